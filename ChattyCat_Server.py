@@ -1,0 +1,1323 @@
+#!/usr/bin/env python3
+"""ChattyCat, the server: one room, one reading thread a person, one postman.
+
+Run it:
+    python3 ChattyCat_Server.py               for this computer alone
+    python3 ChattyCat_Server.py --clients 2   and two chat windows with it
+    python3 ChattyCat_Server.py --lan         for the whole classroom
+    python3 ChattyCat_Server.py --help        everything it can be told
+
+How a message gets from one person to all the others:
+
+    reading thread (one a person)              the postman (one thread)
+    recv -> lines -> JSON -> on_chat           takes all that is pending,
+                               |               joins it to one piece of bytes,
+                               v               one send() a person
+            the room, under its one lock  --bell-->  ^
+
+The regions, in reading order (what a region uses stands above it; the number 6
+is kept for files, which are not here yet):
+   1  Settings — the command line, and one way to print
+   2  The wire — bytes to messages and back; names, text and times
+   3  One person's connection — a socket, and what waits to be sent
+   4  The room — who is here, ids, and what is pending
+   5  History — the newest lines, for somebody new
+   7  What each message does — on_hello, on_chat, … found by name
+   8  The postman — the one thread that sends
+   9  The server — accept, threads, shutdown
+  10  The operator's console — console_kick, … found by name
+  11  Main — from the command line to a running server
+
+To add a kind of message, write one method on_<type> in region 7. To add a word
+for the operator, write one method console_<word> in region 10. Or leave this
+file alone: `class MyServer(ChatServer)` in a file of your own, and `main(MyServer)`.
+"""
+import argparse
+import collections
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import queue
+import re
+import secrets
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import unicodedata
+from datetime import datetime, timezone
+
+VERSION = "1.0"
+
+# region 1. Settings  (lesson 00)
+# The folder of this script. Whoever starts it from another folder, as VS Code may do,
+# must still find the client beside it.
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+# Limits that nobody has needed to change yet; those that somebody has are options.
+PEOPLE_LISTED = 500         # names in one `welcome` or `people`: they fit in one line
+BURST = 100                 # lines that may come at once before --rate slows them
+COUNTED_ERRORS = 20         # the twentieth broken line ends a connection
+HELLO_SECONDS = 60          # long enough to type a hello by hand
+STRANGERS = 64              # connections without a hello; past that the oldest goes…
+STRANGER_SECONDS = 5        # …when it has had this long
+WAITING_BYTES = 2 * 2**20   # what may wait for one person who does not read
+FAREWELL_SECONDS = 10       # how long a goodbye may wait for a slow reader
+PARTING_SECONDS = 1         # how long we read on after it has left
+
+
+class Options(argparse.ArgumentParser):
+    """The command line. A mistake in it is one sentence, not a page of usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}. Type --help to see the options.\n")
+
+    def parse(self, words):
+        """Read the options; a word @FILE stands for the options in that file.
+
+        A class keeps its settings in a file so: 20 computers, one line to type.
+        """
+        # argparse can read files too (fromfile_prefix_chars), but takes a whole line
+        # for one word, so that "--port 9000" would be an option with a space in it.
+        expanded = []
+        for word in words:
+            expanded += self.words_of_file(word[1:]) if word[:1] == "@" else [word]
+        return self.parse_args(expanded)
+
+    def words_of_file(self, path):
+        """Return the words of an options file: "--port 9000" in a line is two."""
+        try:
+            # utf-8-sig: Notepad on Windows writes a mark in front of the first word.
+            with open(path, encoding="utf-8-sig") as file:
+                lines = [line.strip() for line in file]
+        except (OSError, ValueError) as problem:    # ValueError: not text at all
+            self.error(f"cannot read the options in {path} ({problem})")
+        # Split once, at the first space: a path may have spaces in it.
+        return [word.strip() for line in lines if line and line[0] != "#"
+                for word in line.split(None, 1)]
+
+
+def number(low, high):
+    """Return an argparse type: a whole number from `low` to `high`.
+
+    A type is a function from a word to a value. int() alone would not do: it takes
+    "-1", " 7 ", "1_000" and "٣" as well, and a hundred digits.
+    """
+    def convert(word):
+        if not re.fullmatch(r"[0-9]{1,9}", word) or not low <= int(word) <= high:
+            raise argparse.ArgumentTypeError(
+                f"it wants a whole number from {low} to {high}, not “{word}”")
+        return int(word)
+    return convert
+
+
+def read_options(words=None):
+    """Return the options in `words`, or in the command line that started us."""
+    # allow_abbrev=False: with it, "--po 9000" would work today, and mean something
+    # else on the day when there is a second option that begins so.
+    options = Options(prog="ChattyCat_Server.py", allow_abbrev=False,
+                      description="The ChattyCat chat server. Ctrl+C stops it.",
+                      epilog="@FILE reads options from a file, one a line.")
+    # Both together make no sense, and argparse says so for us.
+    where = options.add_mutually_exclusive_group()
+    # Not "localhost": Windows tries that as ::1 first and loses 2 s when the other
+    # side listens on 127.0.0.1 alone.
+    where.add_argument("--host", default="127.0.0.1", help="the address to listen on "
+                       "(default: 127.0.0.1, this computer alone)")
+    where.add_argument("--lan", dest="host", action="store_const", const="0.0.0.0",
+                       help="listen on all addresses, and show the one that the "
+                       "other computers must type in")
+    options.add_argument("--port", type=number(0, 65535), default=PORT, metavar="N",
+                         help=f"the TCP port (default: {PORT}; 0: any free one)")
+    options.add_argument("--max-clients", type=number(1, 100_000), default=200,
+                         metavar="N", help="how many people may be in (default: 200)")
+    options.add_argument("--recent", type=number(0, 10_000), default=50, metavar="N",
+                         help="how many lines somebody new gets to see (default: 50)")
+    options.add_argument("--rate", type=number(0, 1_000_000), default=50, metavar="N",
+                         help="messages a second that one person may send before "
+                         "being slowed (default: 50; 0: no limit)")
+    options.add_argument("--clients", type=number(0, 12), default=0, metavar="N",
+                         help="open N chat windows as well")
+    options.add_argument("--no-console", action="store_true",
+                         help="do not read the operator's commands")
+    options.add_argument("--version", action="version", version=f"ChattyCat {VERSION}")
+    return options.parse(sys.argv[1:] if words is None else words)
+
+
+# A Queue hands things from thread to thread, in order, without a lock of our own.
+TERMINAL = queue.SimpleQueue()
+
+
+def say(text):
+    """Print lines with date and time on the operator's terminal."""
+    # Not print() itself: it waits while the terminal is held up (Ctrl+S, or a click
+    # into a Windows console), and whoever waits in a room's lock stops the room.
+    for line in text.split("\n"):
+        TERMINAL.put(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
+
+
+def print_lines():
+    """Print what say() leaves in the queue. A thread of its own; None ends it."""
+    for line in iter(TERMINAL.get, None):
+        try:
+            # flush: into a pipe or a file Python collects 8 KiB first, and whoever
+            # waits for a line of ours would wait for a long time.
+            print(line, flush=True)
+        except OSError:
+            # The terminal was closed: no reason to end anybody's chat. What still
+            # comes goes nowhere; else Python would fail once more at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+# endregion
+
+
+# region 2. The wire  (lesson 04)
+# This region stands in both scripts, the same to the letter (a test compares), so
+# that the client works when it is copied alone to another computer.
+PORT = 9999
+PROTOCOL = 1
+LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
+TEXT_LIMIT = 4_000          # characters
+NAME_LIMIT = 20             # characters
+REF_LIMIT = 64              # characters
+FILE_LIMIT = 10 * 2**20     # bytes
+COLORS = 12                 # the server gives out an index from 0 to 11
+
+
+class WireError(Exception):
+    """A line that breaks the protocol: `code` for programs, `text` for people.
+
+    It travels as it is, as an `error`. Whoever finds the mistake words the sentence:
+    there it is known what was wrong and what to do.
+    """
+
+    def __init__(self, code: str, text: str):
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+# "Framing" is the question where a message ends. Ours is JSON Lines: each message is
+# one line, and a newline inside a text travels as the two characters \n, which JSON
+# writes for it. So a person can speak this protocol too, with nothing but `nc`.
+
+def lines(receive):
+    """Yield the lines (bytes, without their end) that `receive()` brings in.
+
+    `receive` returns some bytes, or b"" at the end. TCP is a stream and knows nothing
+    of lines: what the other side sent in one piece may arrive in two, and two pieces
+    may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
+    the rest of it comes:
+
+        recv() -> b'{"type":"li'        no whole line yet
+        recv() -> b'st"}\\n{"ty'         yields b'{"type":"list"}', keeps b'{"ty'
+
+    Raises WireError `line_too_long` past 65,536 bytes, whether or not the "\\n" ever
+    comes: without that limit one client could fill our memory with one endless line.
+    """
+    rest = b""
+    while True:
+        data = receive()
+        if not data:
+            return                      # half a line at the very end is no line
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            if len(line) >= LINE_LIMIT:
+                break
+            # A "\r" in front of the "\n": telnet and Windows tools send both.
+            yield line[:-1] if line.endswith(b"\r") else line
+        else:
+            if len(rest) < LINE_LIMIT:
+                continue
+        raise WireError("line_too_long",
+                        f"A line may have {LINE_LIMIT} bytes; send less at once.")
+
+
+def encode(message: dict) -> bytes:
+    """Turn a message into its line: compact JSON in UTF-8, ended by one newline."""
+    # ensure_ascii=False: an é travels as itself and not as \u00e9, so a student who
+    # watches the wire can read it. "replace": half an emoji (a lone surrogate) cannot
+    # be written in UTF-8, and must not end the thread that tries to.
+    line = json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return line.encode("utf-8", "replace")
+
+
+def no_constant(word):
+    raise ValueError(f"{word} is not JSON")
+
+
+# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know.
+DECODER = json.JSONDecoder(parse_constant=no_constant)
+
+
+def decode(line: bytes) -> dict:
+    """Turn a line into its message: a dict with a string under "type".
+
+    Raises WireError `bad_message` for everything else.
+    """
+    try:
+        message = DECODER.decode(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        # ValueError: not UTF-8, not JSON, a number of 10,000 digits. RecursionError:
+        # "[" 60,000 times is no more than a line, but deeper than Python can go.
+        raise WireError("bad_message", "That line is not JSON in UTF-8.") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise WireError("bad_message", "A line must be a JSON object with a “type”.")
+    return message
+
+
+def field(message: dict, name: str, kind=str, **default):
+    """Return the field `name` if it is of this kind; else WireError `bad_message`.
+
+    With `default=…` the field may be left out.
+    """
+    if default and name not in message:
+        return default["default"]
+    value = message.get(name)
+    # type() and not isinstance(): to Python True is an int too, to JSON it is not.
+    if type(value) is not kind:
+        word = {str: "a string", int: "a whole number", list: "a list",
+                bool: "true or false"}[kind]
+        raise WireError("bad_message", f"The field “{name}” must be {word}.")
+    return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write it. JSON's \\ud83d, half an emoji alone, it cannot."""
+    try:
+        text.encode()                   # quicker than to look at each character
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def clean_name(name: str) -> str:
+    """Return the name as it will be shown, or raise WireError `bad_name`.
+
+    NFKC first (as in RFC 8265): Unicode can write the same letter in several ways, and
+    this makes one of them: "Ｔｏｍ" in full-width letters becomes "Tom". Then letters
+    and digits only: a name with spaces could look like a name and the words "is a
+    thief", and /msg could not tell where it ends.
+    """
+    name = normal(name)
+    # Python's isalnum() knows the letters and digits of every script. The two behind
+    # it are the Hangul fillers: letters too, but nobody can see them.
+    good = all((character.isalnum() and character not in "\u115f\u1160")
+               or character in "_-." for character in name)
+    if not (good and 1 <= len(name) <= NAME_LIMIT and name[0].isalnum()):
+        raise WireError("bad_name", f"A name has 1 to {NAME_LIMIT} letters, digits, "
+                        "“_”, “-” or “.”, and begins with a letter or digit.")
+    if name_key(name) == "server":
+        raise WireError("bad_name", "The name “Server” belongs to nobody.")
+    return name
+
+
+def name_key(name: str) -> str:
+    """Return what names are compared by: "TOM", "tom" and "ｔｏｍ" are one person.
+
+    casefold() and not lower(): "STRASSE" and "straße" are the same too. NFKC again
+    after it, because casefold can take a letter apart.
+    """
+    return normal(normal(name).casefold())
+
+
+def normal(name: str) -> str:
+    """Return the NFKC form; what is too long to be anybody's name stays as it is.
+
+    A line full of accents takes 3 s to normalize (measured: it sorts them one by one),
+    and nobody else runs meanwhile. Four characters at most become one of a name.
+    """
+    if len(name) > 4 * NAME_LIMIT:
+        return name
+    return unicodedata.normalize("NFKC", name)
+
+
+def clean_text(text: str) -> str:
+    """Return the text without the space around it, or raise WireError `bad_text`."""
+    text = text.strip()
+    if not 1 <= len(text) <= TEXT_LIMIT:
+        raise WireError("bad_text", f"A message has 1 to {TEXT_LIMIT} characters; "
+                        f"this one has {len(text)}.")
+    # Control characters move the cursor, clear the screen or cut the text, wherever
+    # somebody prints it. "Cc" is Unicode's word for them. isprintable() is false for
+    # all of them and fast, so the slow look is only for what it leaves.
+    if not text.isprintable() and (not is_unicode(text) or any(
+            unicodedata.category(character) == "Cc" and character not in "\n\t"
+            for character in text)):
+        raise WireError("bad_text", "That text has control characters or half an "
+                        "emoji in it; take them out and send it again.")
+    return text
+
+
+def utc_now() -> str:
+    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z"."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return now.replace("+00:00", "Z")
+
+
+def local_time(stamp: str) -> datetime:
+    """Return a time from the wire in this computer's zone; ValueError if it is none."""
+    # Before Python 3.11 fromisoformat() does not know the "Z".
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone()
+
+
+def tune(sock: socket.socket):
+    """Set what every chat connection wants, on both sides.
+
+    setsockopt(level, option, value) tells the kernel how to treat one socket. The
+    names of the options are in the man pages socket(7) and tcp(7).
+    """
+    # Without this the kernel keeps a small piece back while an earlier one is not yet
+    # acknowledged (Nagle, RFC 896), up to 40 ms a line. Measured: worth 7 times the
+    # deliveries a second.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A pulled cable says nothing. Keepalive asks after 30 s of silence, six times,
+    # 10 s apart, and only then is the connection dead. The kernel answers it, so a
+    # program that stands at a breakpoint is not taken for dead.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in ((("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 30),
+                         (("TCP_KEEPINTVL",), 10), (("TCP_KEEPCNT",), 6)):
+        for option in names:            # macOS calls the first one by another name
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+                break
+# endregion
+
+
+# region 3. One person's connection  (lesson 05)
+# 4 KiB at a time. Measured: larger buffers are not faster, and 5,000 people with
+# 64 KiB each would be 320 MB.
+RECEIVE_BYTES = 4096
+
+# How often a reading thread looks up from its socket: only to see that it was told to
+# end, where shutting the socket down did not wake it.
+LOOK_UP_SECONDS = 10
+
+
+class Connection:
+    """The socket of one person, and what waits to be sent to them.
+
+    Two threads use it, each its own half: the person's reading thread calls receive()
+    and keep_pace(), the postman calls send() and the three below it. So no lock is
+    needed here.
+    """
+
+    def __init__(self, sock: socket.socket, address):
+        """`sock` is connected; `address` is where from: (ip, port), IPv6 with more."""
+        self.address = f"{address[0]}:{address[1]}"
+        self.sock = sock
+        # dup() gives a second descriptor of the same connection. The postman's must
+        # not wait, the reader's must. settimeout() makes a socket non-blocking
+        # underneath and waits in Python, so it goes together with setblocking(False)
+        # on the other one; settimeout(None) on either would make both wait.
+        sock.settimeout(LOOK_UP_SECONDS)
+        self.out = sock.dup()
+        self.out.setblocking(False)
+        self.waiting = bytearray()      # what the kernel did not take yet
+        self.name = None                # until hello
+        self.color = None               # 0 to 11
+        self.since = time.monotonic()
+        self.errors = 0                 # broken lines so far
+        self.paid_until = 0.0           # see keep_pace()
+        self.leaving = False            # a goodbye is on its way: no more is obeyed
+        self.half_closed = False        # …and has left
+        self.dead = False               # the reading thread must end
+        self.ended = False              # …and has
+        self.reason = "lost"            # what the others will read in `left`
+
+    def receive(self) -> bytes:
+        """Wait for bytes and return them, or b"" when the connection is over."""
+        while not self.dead:
+            try:
+                return self.sock.recv(RECEIVE_BYTES)
+            except socket.timeout as pause:
+                # From Python 3.10 a line that keepalive found dead raises this very
+                # class. Only the number tells it from our own looking up.
+                if pause.errno == errno.ETIMEDOUT:
+                    break
+            except OSError:             # reset by the other side, or closed by ours
+                break
+        return b""
+
+    def keep_pace(self, rate: int):
+        """Sleep while this person is ahead of `rate` lines a second (0: no limit).
+
+        Whoever is not read is slowed by TCP itself: our buffer fills, then theirs,
+        then their send() waits. Nothing is lost and nobody else notices.
+        """
+        if rate:
+            now = time.monotonic()
+            # Each line costs 1/rate s. Who was quiet has saved up at most a burst.
+            self.paid_until = max(self.paid_until, now - BURST / rate) + 1 / rate
+            if self.paid_until > now:
+                time.sleep(self.paid_until - now)
+
+    def send(self, data: bytes):
+        """Hand `data` to the kernel; what it does not take waits here.
+
+        That send() returns says nothing of the other side: the bytes lie in a buffer
+        of our own kernel. Only an answer of theirs proves that they have arrived, and
+        so every chat line comes back to its sender: that is its receipt.
+        """
+        if self.dead:
+            return
+        if self.waiting:                # first what came first
+            self.waiting += data
+            return
+        try:
+            # send() takes what fits into the kernel's buffer and says how much that
+            # was. sendall() would wait for the rest, and everybody with it.
+            sent = self.out.send(data)
+        except BlockingIOError:         # the kernel's buffer is full
+            sent = 0
+        except OSError:
+            return                      # gone; the reading thread will say so
+        if sent < len(data):
+            self.waiting += data[sent:]
+
+    def send_waiting(self):
+        """Try again what waits: the selector says that the kernel has room."""
+        try:
+            # One send, not a loop: whoever reads fast must not keep the postman.
+            del self.waiting[:self.out.send(self.waiting)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.waiting.clear()
+
+    def say_no_more(self):
+        """Half-close: the other side reads to the end of what we sent, then b""."""
+        self.half_closed = True
+        shutdown(self.out, socket.SHUT_WR)
+
+    def stop_reading(self):
+        """Wake the reading thread out of recv(), for good.
+
+        close() from here would not do: the thread sleeps in the kernel on this socket,
+        and would go on sleeping. A shutdown of the reading side ends its recv().
+        """
+        self.dead = True
+        shutdown(self.out, socket.SHUT_RD)
+
+    def reset(self):
+        """Throw out somebody who does not read, with an RST.
+
+        A polite close would wait in the kernel, with our 2 MiB, for a reader who does
+        not read. SO_LINGER with 0 seconds means: forget the bytes, send RST. It goes
+        out with the last close of the two descriptors.
+        """
+        # struct linger is two ints, on Windows two shorts.
+        linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+        with contextlib.suppress(OSError):      # it may have gone by itself just now
+            self.out.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.waiting.clear()
+        self.reason = "too_slow"
+        self.stop_reading()
+
+
+def shutdown(sock, how):
+    """End one direction of a connection; never mind if it is over already."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(how)
+# endregion
+
+
+# region 4. The room  (lesson 06)
+class Room:
+    """Who is here, and what is pending for whom. There is no socket in it.
+
+    A person is any object with a `name` and a `color`, so that the room can be tested
+    alone. One lock guards everything: ids are given out and lines are lined up in the
+    same step, so everybody gets them in the same order.
+    """
+
+    def __init__(self, history, max_people=200, bell=lambda: None):
+        """`bell()` is called when something is pending that was not before."""
+        self.history = history
+        self.max_people = max_people
+        self.bell = bell
+        # A lock lets one thread at a time into a `with` block. RLock, because say()
+        # holds it and calls post(), which takes it again: with a plain Lock that
+        # thread would wait for itself.
+        self.lock = threading.RLock()
+        self.people = {}                # name_key -> person, the oldest first
+        self.used = [0] * COLORS        # how many people have each color
+        self.last_id = 0
+        self.empty_pending()
+
+    def empty_pending(self):
+        """Begin a new batch. New lists and not clear(): take() has the old ones."""
+        self.public = []                # lines (bytes) for everybody who is here
+        # What goes to one person alone, with its place among the public lines:
+        # person -> [(how many public lines stand before it, line), …]
+        self.private = {}
+        self.first = {}                 # who came in: person -> their first public line
+        self.parting = []               # who gets a goodbye, and nothing after it
+
+    def post(self, message: dict, to=None) -> bytes:
+        """Line a message up for everybody, or for the people in `to`; return its line.
+
+        Whatever leaves for people goes through here, so that a subclass can send it
+        somewhere else as well (lesson 24).
+        """
+        line = encode(message)
+        self.line_up(line, to)
+        return line
+
+    def line_up(self, line: bytes, to=None):
+        """Put a line behind all that is pending. No socket is touched here, so that
+        the lock is held for millionths of a second, however slow anybody reads."""
+        with self.lock:
+            if not (self.public or self.private):
+                self.bell()             # once, for all that is pending by then
+            if to is None:
+                self.public.append(line)
+            else:
+                for person in to:
+                    place = (len(self.public), line)
+                    self.private.setdefault(person, []).append(place)
+
+    def take(self):
+        """Empty what is pending. Only the postman calls this.
+
+        Returns ([(person, their bytes), …], [who is parting, …]).
+        """
+        with self.lock:
+            public, private, first = self.public, self.private, self.first
+            parting, people = self.parting, list(self.people.values())
+            self.empty_pending()
+        # From here on without the lock: people may go on talking meanwhile.
+        everybody = b"".join(public)    # one piece of bytes for nearly all of them
+        mail = [(person, everybody) for person in people
+                if everybody and person not in private]
+        here = set(people)
+        for person, places in private.items():
+            # Who has no name yet hears nothing public; who has just left, no more
+            # than what was said before their last own line, the goodbye.
+            at = first.get(person, 0 if person.name else len(public))
+            pieces = []
+            for place, line in places:
+                pieces += public[at:place] + [line]
+                at = max(at, place)
+            if person in here:
+                pieces += public[at:]
+            mail.append((person, b"".join(pieces)))
+        return mail, parting
+
+    def enter(self, person, name: str, welcome: dict):
+        """Let somebody in under a clean name; they get `welcome` and what was said.
+
+        Raises WireError `server_full` or `name_taken`.
+        """
+        with self.lock:
+            if len(self.people) >= self.max_people:
+                raise WireError("server_full", f"{len(self.people)} people are here, "
+                                "and no more fit in. Try again later.")
+            if name_key(name) in self.people:
+                raise WireError("name_taken", f"The name “{name}” is taken. "
+                                "Choose another one.")
+            # The color that the fewest have, so that people can be told apart.
+            person.name, person.color = name, self.used.index(min(self.used))
+            self.used[person.color] += 1
+            # The others read `joined` before this person's first public line, and the
+            # person begins behind it. Both in one step, or a line could be missed.
+            self.post({"type": "joined", "name": name, "color": person.color,
+                       "time": utc_now()})
+            self.first[person] = len(self.public)
+            self.people[name_key(name)] = person
+            welcome.update(name=name, color=person.color, last_id=self.last_id,
+                           **self.who(person))
+            self.post(welcome, [person])
+            self.line_up(self.history.newest(), [person])
+
+    def leave(self, person, reason: str) -> bool:
+        """Take somebody out and tell the others; False when they are out already.
+
+        A kick and a lost connection can come in the same moment, from two threads;
+        the others must read one `left` and not two.
+        """
+        with self.lock:
+            key = name_key(person.name or "")
+            if self.people.get(key) is not person:
+                return False
+            del self.people[key]
+            self.used[person.color] -= 1
+            self.post({"type": "left", "name": person.name, "reason": reason,
+                       "time": utc_now()})
+            return True
+
+    def part(self, person, goodbye: dict):
+        """Send a goodbye; the postman sends nothing after it."""
+        with self.lock:
+            self.post(goodbye, [person])
+            self.parting.append(person)
+
+    def say(self, person, text: str, to=None, ref=None):
+        """Post what `person` says, to everybody or to the person `to` alone."""
+        with self.lock:
+            self.last_id += 1
+            message = {"type": "chat", "id": self.last_id, "from": person.name,
+                       "color": person.color, "text": text, "time": utc_now()}
+            if ref is not None:
+                message["ref"] = ref
+            if to is None:
+                self.history.add(self.post(message))
+            else:
+                message["to"] = to.name
+                # A set: what one says to oneself comes once.
+                self.post(message, {person, to})
+
+    def find(self, name: str):
+        """Return the person of this name, in whatever way it is written, or None."""
+        with self.lock:
+            return self.people.get(name_key(name))
+
+    def who(self, person=None) -> dict:
+        """Return the fields `people` (at most 500, `person` first) and `count`."""
+        with self.lock:
+            # A copy: reading on in the dict itself while somebody enters ends with
+            # "dictionary changed size during iteration" (lesson 07 makes it happen).
+            everybody = list(self.people.values())
+        if person is not None:
+            everybody.remove(person)
+            everybody.insert(0, person)
+        return {"people": [{"name": other.name, "color": other.color}
+                           for other in everybody[:PEOPLE_LISTED]],
+                "count": len(everybody)}
+# endregion
+
+
+# region 5. History  (lesson 17)
+class History:
+    """The newest public lines, in memory, for somebody new."""
+
+    def __init__(self, recent: int):
+        """`recent`: how many lines are kept; older ones are forgotten."""
+        # A deque with `maxlen` forgets the oldest by itself when a new one comes.
+        self.recent = collections.deque(maxlen=recent)
+        # Who came with an id of another history knows by this that ids began anew.
+        self.id = secrets.token_hex(8)
+
+    def add(self, line: bytes):
+        """Keep one more line, as it went out."""
+        self.recent.append(line)
+
+    def newest(self) -> bytes:
+        """Return the kept lines, in one piece; only as many as may wait unread."""
+        lines, room = [], WAITING_BYTES // 2
+        for line in reversed(self.recent):
+            room -= len(line)
+            if room < 0:
+                break
+            lines.append(line)
+        return b"".join(reversed(lines))
+# endregion
+
+
+# region 7. What each message does  (lesson 14)
+# What the others read in `left` when a goodbye of this kind went out; a goodbye that
+# is not here ends the chat for everybody, or comes before hello.
+LEFT_REASONS = {"bye": "bye", "kicked": "kicked", "too_many_errors": "error",
+                "line_too_long": "error"}
+
+
+class MessageHandlers:
+    """One method on_<type> for each type of message that a client may send.
+
+    Region 9 makes a server of this: it adds `room`, `options` and the threads. The
+    methods run in the reading thread of the person who sent the message. A WireError
+    that they raise goes back to that person as an `error`, and the chat goes on.
+    """
+
+    def handle(self, person, line: bytes):
+        """Obey one line. Whatever is in it, this returns and the chat goes on."""
+        message = {}                    # for refuse(), if not even decode() works
+        try:
+            message = decode(line)
+            kind = message["type"]
+            if person.name is None and kind != "hello":
+                raise WireError("hello_first", 'Say {"type":"hello","name":"…",'
+                                '"version":1} before anything else.')
+            # The method's name is made of what a stranger sent. That is safe because
+            # of the "on_": nothing else of this object can be reached so.
+            method = getattr(self, "on_" + kind, None)
+            if method is None:
+                raise WireError("unknown_type", "This server knows no such “type”.")
+            method(person, message)
+        except WireError as problem:
+            self.refuse(person, problem, message)
+        except Exception:
+            # A mistake in a method of ours, or of coursework: the operator sees
+            # where, the one who met it is told, and nobody is thrown out.
+            traceback.print_exc()
+            self.refuse(person, WireError("bad_message", "The server stumbled over "
+                        "that line; its terminal shows where."), message)
+
+    def refuse(self, person, problem: WireError, message: dict):
+        """Tell somebody what was wrong with their line, and end it with the 20th.
+
+        Only what no proper program sends is counted. A taken name or a person who has
+        left can happen to anybody, any number of times.
+        """
+        if person.leaving:              # nothing comes after a goodbye
+            return
+        answer = {"type": "error", "code": problem.code, "text": problem.text}
+        ref = message.get("ref")
+        if is_ref(ref):                 # so the sender knows which line was refused
+            answer["ref"] = ref
+        self.room.post(answer, [person])
+        if problem.code in ("bad_message", "unknown_type", "bad_text", "hello_first"):
+            person.errors += 1
+            if person.errors == COUNTED_ERRORS:
+                self.part(person, "too_many_errors", "Too many lines that nobody "
+                          "understands; look at the errors above.")
+        elif problem.code in ("server_full", "line_too_long"):
+            self.part(person, problem.code, problem.text)
+
+    def part(self, person, reason: str, text: str):
+        """Say goodbye to somebody and close the connection behind it.
+
+        This only lines the goodbye up and takes them out of the room. The postman
+        sends it, half-closes, and in the end cuts the line (see Postman.see_off).
+        """
+        with self.room.lock:            # or two threads could part the same person
+            if person.leaving:
+                return
+            person.leaving = True
+            self.room.part(person, {"type": "goodbye", "reason": reason, "text": text})
+            self.leave(person, LEFT_REASONS.get(reason, reason))
+
+    def leave(self, person, reason: str):
+        """Out of the room, with a line for the operator; harmless when out already."""
+        if self.room.leave(person, reason):
+            say(f"{person.name} left ({reason}), {len(self.room.people)} here")
+
+    def on_hello(self, person, message):
+        """{"name", "version"}: come in."""
+        if person.name is not None:
+            raise WireError("bad_message", "You are in already; hello is said once.")
+        if field(message, "version", int) != PROTOCOL:
+            raise WireError("bad_version", f"This server speaks version {PROTOCOL} of "
+                            "the protocol; your program is older or newer.")
+        name = clean_name(field(message, "name"))
+        # The session is a secret: it will let its owner come back after a lost
+        # connection. `secrets` and not `random`, whose numbers can be foretold.
+        self.room.enter(person, name, {
+            "type": "welcome", "session": secrets.token_urlsafe(32), "resumed": False,
+            "gap": False, "history": self.room.history.id, "time": utc_now(),
+            "limits": {"line": LINE_LIMIT, "text": TEXT_LIMIT, "file": FILE_LIMIT},
+            "server": f"ChattyCat {VERSION}"})
+        threading.current_thread().name = f"reader of {name}"   # a debugger shows it
+        say(f"{name} joined from {person.address}, {len(self.room.people)} here")
+
+    def on_chat(self, person, message):
+        """{"text", "to"?, "ref"?}: say something, to everybody or to one."""
+        ref = field(message, "ref", default=None)
+        if ref is not None and not is_ref(ref):
+            raise WireError("bad_message",
+                            f"A “ref” is a string of at most {REF_LIMIT} characters.")
+        name = field(message, "to", default=None)
+        text = clean_text(field(message, "text"))
+        # One step: the person found must still be here when the line is lined up.
+        with self.room.lock:
+            to = None if name is None else self.room.find(name)
+            if name is not None and to is None:
+                raise WireError("no_such_person", "Nobody of that name is here.")
+            self.room.say(person, text, to, ref)
+
+    def on_list(self, person, message):
+        """{}: who is here?"""
+        self.room.post({"type": "people", **self.room.who(person)}, [person])
+
+    def on_bye(self, person, message):
+        """{}: a goodbye in good order."""
+        self.part(person, "bye", "Goodbye.")
+
+
+def is_ref(ref) -> bool:
+    """Whether this can be a label; it goes back out, so UTF-8 must be able to."""
+    return isinstance(ref, str) and len(ref) <= REF_LIMIT and is_unicode(ref)
+# endregion
+
+
+# region 8. The postman  (lesson 09)
+class Postman:
+    """The one thread that sends. It never waits for anybody.
+
+    One sending thread and not one a person: while it sends, new lines become pending,
+    and the next round takes them all at once. The more there is to do, the larger the
+    pieces get. A send() costs 4 to 6 µs even in C, so fewer of them is what counts:
+    with 100 people this was 10 times as fast as a writer thread each (measured).
+    """
+
+    def __init__(self):
+        self.room = None                # set before the thread starts
+        # A selector watches many sockets at once and says which of them can go on,
+        # by the best means of this system (epoll, kqueue, or select on Windows).
+        self.selector = selectors.DefaultSelector()
+        # The bell: whoever has something pending writes a byte into one end, and the
+        # selector, which also watches the stalled sockets, wakes from the other.
+        self.bell_in, self.bell_out = socket.socketpair()
+        self.bell_in.setblocking(False)
+        self.bell_out.setblocking(False)
+        self.selector.register(self.bell_out, selectors.EVENT_READ)
+        self.stalled = set()            # people for whom something waits
+        self.parting = {}               # person -> when their connection is cut at last
+        self.closed = collections.deque()   # whose reading thread has just ended
+        self.sent_bytes = 0
+
+    def ring(self):
+        """Wake the postman. Any thread may; it costs one small send()."""
+        try:
+            self.bell_in.send(b"!")
+        except BlockingIOError:
+            pass                        # so many rings unheard: it will wake anyway
+
+    def run(self):
+        """The postman's thread: sleep, take all that is pending, send, again."""
+        while True:
+            # Only somebody who is parting has a date to keep; else sleep until
+            # something happens, at no cost at all.
+            for key, _ in self.selector.select(0.05 if self.parting else None):
+                if key.data is None:
+                    self.bell_out.recv(4096)
+                else:                   # a stalled socket has room again
+                    key.data.send_waiting()
+                    self.look_after(key.data)
+            # First who has ended, then what is pending: so the last answers to
+            # somebody are in this mail, and are sent before their socket is closed.
+            now = time.monotonic()
+            while self.closed:
+                person = self.closed.popleft()
+                person.ended = True
+                self.parting.setdefault(person, now + FAREWELL_SECONDS)
+            mail, parting = self.room.take()
+            for person, data in mail:
+                person.send(data)
+                self.sent_bytes += len(data)
+                if person.waiting:
+                    self.look_after(person)
+            for person in parting:
+                self.parting[person] = now + FAREWELL_SECONDS
+            self.see_off(now)
+
+    def look_after(self, person):
+        """Watch a stalled socket until all has gone, or until it is too much."""
+        if len(person.waiting) > WAITING_BYTES:
+            person.reset()
+        if person.waiting and person not in self.stalled:
+            self.stalled.add(person)
+            self.selector.register(person.out, selectors.EVENT_WRITE, person)
+        elif not person.waiting and person in self.stalled:
+            self.stalled.remove(person)
+            self.selector.unregister(person.out)
+
+    def see_off(self, now):
+        """Close behind those who leave: goodbye, half-close, a second, the end.
+
+        TCP closes each direction for itself. Half-closing ours says: no more comes.
+        Their program reads our goodbye, then b"", closes, and the reading thread here
+        reads b"" too. Only for those who do none of this is there a time limit.
+        """
+        for person, limit in list(self.parting.items()):
+            if now >= limit:
+                person.waiting.clear()
+                self.look_after(person)
+                person.stop_reading()
+            if person.waiting:
+                continue                # the last lines for a slow reader
+            if not person.half_closed:
+                person.say_no_more()
+                # Closing at once would be a mistake: bytes of theirs that we have not
+                # read make the kernel send RST, and an RST overtakes our goodbye.
+                self.parting[person] = now + PARTING_SECONDS
+            if person.ended:
+                # No other thread closes this descriptor. If its number were given to
+                # a new connection during a send(), that one would get strange mail.
+                person.out.close()
+                del self.parting[person]
+# endregion
+
+
+# region 9. The server  (lesson 08)
+class ChatServer(MessageHandlers):
+    """Accepts connections, starts a reading thread for each, and ends in good order.
+
+    Subclass it to add messages (on_<type>) or words for the operator (console_<word>).
+    """
+
+    def __init__(self, options):
+        """Open the listening socket. Raises OSError when the address cannot be had."""
+        self.options = options
+        self.postman = Postman()
+        self.room = Room(History(options.recent), options.max_clients,
+                         self.postman.ring)
+        self.postman.room = self.room
+        self.listener = listen(options.host, options.port)
+        # Port 0 asked the system for a free one: this is the one that we got.
+        self.host, self.port = self.listener.getsockname()[:2]
+        self.connections = {}           # person -> reading thread, the oldest first
+        # A plain flag, set by a signal handler too. threading.Event has a lock inside,
+        # which a handler could find taken by the very thread that it interrupts.
+        self.stopping = False
+
+    def serve(self):
+        """Accept people until stop() is called; then say goodbye to everybody."""
+        # daemon=True: such a thread does not keep the program alive. Readers stand in
+        # recv() most of the time; waiting for them could last for ever.
+        threading.Thread(target=self.postman.run, name="postman", daemon=True).start()
+        # accept() looks up four times a second. On Windows Ctrl+C cannot wake it.
+        self.listener.settimeout(0.25)
+        while not self.stopping:
+            try:
+                self.welcome(*self.listener.accept())
+            except socket.timeout:
+                pass
+            except (OSError, RuntimeError) as problem:
+                # No descriptor or no thread is left for one more.
+                say(f"Somebody could not be let in: {problem}")
+                time.sleep(0.1)         # or this loop would spin until one leaves
+            self.part_with_strangers()
+        self.say_goodbye()
+
+    def stop(self):
+        """Ask serve() to come to its end. Any thread may, and a signal handler."""
+        self.stopping = True
+
+    def welcome(self, sock, address):
+        """Give a new connection its reading thread."""
+        tune(sock)
+        person = Connection(sock, address)
+        # A thread runs a function beside all the others. One a person reads well from
+        # top to bottom: wait for a line, obey it, wait for the next.
+        thread = threading.Thread(target=self.read, args=(person,), daemon=True,
+                                  name=f"reader of {person.address}")
+        self.connections[person] = thread
+        try:
+            thread.start()
+        except RuntimeError:            # the system has no thread left
+            del self.connections[person]
+            person.sock.close()
+            person.out.close()
+            raise
+
+    def read(self, person):
+        """The reading thread of one person, from the first byte to the last."""
+        try:
+            for line in lines(person.receive):
+                person.keep_pace(self.options.rate)
+                # Who is leaving is read on, so that their close does not become an
+                # RST, but not obeyed.
+                if line and not person.leaving:
+                    self.handle(person, line)
+        except WireError as problem:
+            # An endless line: where the next one begins, nobody can tell. What still
+            # comes is thrown away until the postman ends it.
+            self.refuse(person, problem, {})
+            while person.receive():
+                pass
+        finally:
+            self.leave(person, person.reason)
+            del self.connections[person]
+            person.sock.close()
+            self.postman.closed.append(person)
+            self.postman.ring()
+
+    def part_with_strangers(self):
+        """End connections that do not say hello: too old ones, or too many.
+
+        Each costs a thread and two descriptors. Without this anybody could use up all
+        of them by connecting 1,000 times and saying nothing.
+        """
+        now = time.monotonic()
+        strangers = [person for person in list(self.connections)
+                     if person.name is None and not person.leaving]
+        too_many = len(strangers) - STRANGERS
+        for person in strangers:
+            age = now - person.since
+            if age > HELLO_SECONDS or too_many > 0 and age > STRANGER_SECONDS:
+                self.part(person, "hello_timeout", "You did not say hello in time.")
+                too_many -= 1
+
+    def say_goodbye(self):
+        """Tell everybody, and wait a moment until they have read it."""
+        self.listener.close()
+        say("Shutting down; everybody gets a goodbye.")
+        people = list(self.connections.items())
+        with self.room.lock:
+            self.room.people.clear()    # so that nobody reads 200 times that one left
+            for person, _ in people:
+                self.part(person, "shutdown", "The server is shutting down.")
+        # join() waits for the end of a thread. Together they get 1.5 s: who does not
+        # read must not keep the operator's prompt.
+        end = time.monotonic() + 1.5
+        for _, thread in people:
+            thread.join(max(0, end - time.monotonic()))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a TCP socket that listens on this address. Raises OSError.
+
+    A listening socket carries no data. accept() takes connections off it, and each of
+    them is a socket of its own.
+    """
+    # getaddrinfo() turns names and addresses, IPv4 and IPv6, into what bind() wants.
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, kind)
+    try:
+        if os.name == "nt":
+            # On Windows SO_REUSEADDR would let a second server steal the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # Without it the port of a server that has ended stays taken for a minute
+            # (TIME_WAIT) whenever it was the one that closed first.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)          # this address is ours now
+        # The backlog: how many connections the kernel keeps ready until accept()
+        # takes them. A class of 1,000 that starts at once should not be sent away.
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def lan_address() -> str:
+    """Return this computer's address as the others in the network see it."""
+    # connect() on a UDP socket sends nothing: it only looks up which way a packet
+    # would leave. 192.0.2.1 is an address for documentation (RFC 5737).
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return probe.getsockname()[0]
+        except OSError:                 # no network at all
+            return "127.0.0.1"
+# endregion
+
+
+# region 10. The operator's console  (lesson 20)
+class Console:
+    """Reads the operator's commands: console_<word> of this class or of the server.
+
+    The first line of a method's docstring is its line in /help. A method gets what
+    stands behind the word, and returns what is to be printed, or None.
+    """
+
+    def __init__(self, server):
+        """`server`: the one to command, a ChatServer or a subclass."""
+        self.server, self.room = server, server.room
+
+    def run(self):
+        """The console's thread: obey line after line, until there is no more."""
+        try:
+            # Not input(): waiting there in a thread makes Ctrl+C end with an abort
+            # (measured on 3.9 to 3.13).
+            for line in iter(sys.stdin.readline, ""):
+                if line.strip():
+                    say(self.obey(line.strip()))
+        except (OSError, ValueError):
+            pass            # no terminal (any more): the server goes on without
+
+    def obey(self, line) -> str:
+        """Carry out a line such as "/kick Tom"; return what to print."""
+        word, _, rest = line.partition(" ")
+        method = self.words().get(word.lower())
+        if method is None:
+            return f"There is no command {word}; /help lists what there is."
+        try:
+            return method(rest.strip()) or "Done."
+        except Exception:       # coursework with a mistake in it: show where, go on
+            return traceback.format_exc().rstrip()
+
+    def words(self):
+        """Return every command: {"/kick": method, …}."""
+        return {"/" + name[len("console_"):]: getattr(owner, name)
+                for owner in (self, self.server) for name in dir(owner)
+                if name.startswith("console_")}
+
+    def console_help(self, _):
+        """/help: this list"""
+        first_lines = [method.__doc__ or word for word, method in self.words().items()]
+        return "\n".join(line.strip().split("\n")[0] for line in first_lines)
+
+    def console_who(self, _):
+        """/who: who is here, and from where"""
+        people = list(self.room.people.values())
+        return "\n".join([f"{len(people)} here"] + [
+            f"  {person.name} from {person.address}" for person in people])
+
+    def console_say(self, text):
+        """/say TEXT: say something to everybody"""
+        try:
+            text = clean_text(text)
+        except WireError as problem:
+            return problem.text
+        self.room.post({"type": "notice", "text": text, "time": utc_now()})
+        return f"You said to everybody: {text}"
+
+    def console_kick(self, name):
+        """/kick NAME: throw somebody out; they may come back"""
+        person = self.room.find(name)
+        if person is None:
+            return f"Nobody called “{name}” is here; /who lists everybody."
+        self.server.part(person, "kicked", "The operator has asked you to leave.")
+        return f"{person.name} was kicked."
+
+    def console_stats(self, _):
+        """/stats: people, threads, messages, bytes, and what waits for whom"""
+        waiting = [f"  {person.name or person.address}: {len(person.waiting):,} bytes"
+                   for person in list(self.server.connections) if person.waiting]
+        return "\n".join([
+            f"{len(self.room.people)} people, {threading.active_count()} threads, "
+            f"{self.room.last_id:,} messages in, "
+            f"{self.server.postman.sent_bytes:,} bytes out",
+            "Waiting to be read:" if waiting else "Nothing waits for anybody."]
+            + waiting)
+
+    def console_quit(self, _):
+        """/quit: stop the server; everybody gets a goodbye"""
+        self.server.stop()
+        return "Goodbye."
+# endregion
+
+
+# region 11. Main  (lesson 00)
+# Names for the windows of --clients: two of the same name could not be in one room.
+CATS = ("Minou", "Tigrou", "Félix", "Garfield", "Duchesse", "Salem",
+        "Simba", "Luna", "Moustache", "Caramel", "Réglisse", "Grisou")
+
+
+def can_show_windows() -> bool:
+    """Whether this Python has Tk, and this computer a screen to show it on."""
+    screen = (os.name == "nt" or sys.platform == "darwin" or os.environ.get("DISPLAY"))
+    return bool(screen and importlib.util.find_spec("_tkinter"))
+
+
+def open_clients(count, host, port):
+    """Open `count` clients, side by side; return their processes.
+
+    Each gets a name, and so connects at once; CHATTYCAT_PLACE tells it where to stand.
+    """
+    if count and not can_show_windows():
+        say("No screen or no Tk here. Open other terminals and type in each, with a "
+            f"name of its own: python3 ChattyCat_Client.py --port {port} --name "
+            f"{CATS[0]}")
+        return []
+    client = os.path.join(HERE, "ChattyCat_Client.py")
+    # sys.executable: the Python that runs this, and not whatever "python" is here. A
+    # list and no shell: nothing to quote, and a debugger follows into the clients.
+    # Without DEVNULL they would snatch from the operator what is typed.
+    return [subprocess.Popen(
+        [sys.executable, client, "--host", host, "--port", str(port), "--name", name],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "CHATTYCAT_PLACE": f"{place}/{count}"})
+        for place, name in enumerate(CATS[:count])]
+
+
+def raise_descriptor_limit():
+    """Let this process have as many open sockets as the system allows.
+
+    A person takes two descriptors, and many systems begin at 1,024, or even 256.
+    """
+    try:
+        import resource                 # Windows has none, and no such limit
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ImportError, ValueError, OSError):
+        pass                            # macOS may refuse: then it stays as it was
+
+
+def start_sentence(problem, options) -> str:
+    """Say in one sentence why the server could not start, and what to do.
+
+    A traceback would say the same, to those who can read it already.
+    """
+    where = f"port {options.port} on {options.host}"
+    number = getattr(problem, "errno", None)    # a UnicodeError has none
+    # Windows says “access denied” when a port is in use and not shared.
+    if number == errno.EADDRINUSE or number == errno.EACCES and os.name == "nt":
+        return (f"{where} is in use, perhaps by a server that is running already; "
+                "stop that one, or choose another port with --port")
+    if number == errno.EACCES:
+        return f"{where} is not for everybody; choose a port above 1023 with --port"
+    return (f"this computer cannot listen on {where} ({problem}); "
+            "--host wants one of its own addresses, or leave it out")
+
+
+def stay_readable():
+    """After a double click on Windows, keep the window open until a key is pressed."""
+    if os.name == "nt":
+        import ctypes
+        # Only Python itself (and its launcher) in this console: nobody typed us in.
+        # From a terminal there would be a shell as well.
+        seen = (ctypes.c_uint * 4)()
+        if ctypes.windll.kernel32.GetConsoleProcessList(seen, 4) <= 2:
+            input("Press Enter to close this window.")
+
+
+def announce(server):
+    """Say where the server can be talked to, and how.
+
+    The socket listens already: whoever waits for this line may connect at once.
+    """
+    # To the letter, and without a stamp: scripts and VS Code wait for this line.
+    TERMINAL.put(f"ChattyCat server is listening on {server.host}:{server.port}")
+    if server.host in ("0.0.0.0", "::"):
+        say(f"On the other computers type in: {lan_address()}, port {server.port}")
+    say("Ctrl+C stops it." + ("" if server.options.no_console else
+                              " /help lists the operator's commands."))
+
+
+def main(server_class=ChatServer):
+    """Run a server until it is stopped; return the exit status.
+
+    0: it ended in good order; 2: it could not start.
+    """
+    options = read_options()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A name like 小猫 on a terminal that cannot show it: \u5c0f, not a crash. None:
+        # pythonw on Windows runs a program without any terminal.
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")
+    raise_descriptor_limit()
+    try:
+        server = server_class(options)
+    except (OSError, UnicodeError) as problem:  # UnicodeError: a host such as "a..b"
+        print(f"ChattyCat_Server.py: {start_sentence(problem, options)}.",
+              file=sys.stderr)
+        stay_readable()
+        return 2
+    # A handler that sets a flag, and not KeyboardInterrupt: that can strike between
+    # any two lines, also while this thread holds the room's lock.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: server.stop())
+    if hasattr(signal, "SIGTTIN"):
+        # Started with "&", reading the terminal would stop the whole process.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    printer = threading.Thread(target=print_lines, daemon=True, name="printer")
+    printer.start()
+    announce(server)
+    if not options.no_console and sys.stdin is not None:
+        threading.Thread(target=Console(server).run, daemon=True,
+                         name="console").start()
+    # "All addresses" is one to listen on, and not one to connect to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+    clients = open_clients(options.clients, host, server.port)
+    server.serve()                      # returns when somebody has stopped it
+    # Windows without their server would only try to reconnect, for ever.
+    for client in clients:
+        client.terminate()
+    TERMINAL.put(None)
+    printer.join(1)                     # the last lines; not for ever, see say()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+# endregion

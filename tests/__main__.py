@@ -1,0 +1,128 @@
+"""Runs the tests: `python3 -m tests` (Windows: `py -m tests`).
+
+What you write behind it goes to pytest: `python3 -m tests -k wire`, `python3 -m tests
+--long` (the slow tests too). If this Python has no pytest, one is installed into the
+folder `.venv`: the first time that takes a few seconds and needs the internet.
+"""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+VENV = PROJECT / ".venv"
+VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
+
+
+def main():
+    python = python_with_pytest()
+    screen = start_screen()
+    try:
+        return run([python, "-m", "pytest", *sys.argv[1:]])
+    finally:
+        for process in reversed(screen):  # the window manager before its screen
+            process.terminate()
+            process.wait()
+
+
+def python_with_pytest():
+    """The path of a Python that has pytest: this one, or the one in .venv."""
+    if has_pytest():
+        return sys.executable
+    # Not "is the folder there?": Debian without python3-venv leaves a .venv without
+    # pip behind, and a .venv of another Python would test with the wrong one.
+    if not venv_has_pip():
+        make_venv()
+    # Every time, not only the first: this mends an install that was interrupted.
+    # Where nothing is missing it takes half a second and needs no network.
+    pip = ask([VENV_PYTHON, "-m", "pip", "install", "-r", "requirements-dev.txt"])
+    if pip.returncode:
+        sys.exit("Could not install pytest into .venv; is there an internet "
+                 f"connection? ({last_line(pip.stdout)})")
+    return str(VENV_PYTHON)
+
+
+def has_pytest():
+    try:
+        import pytest
+        import pytest_timeout  # noqa: F401  (.pytest.ini sets its option `timeout`)
+    except ImportError:
+        return False
+    # Debian 11 ships pytest 6.0, which does not know what .pytest.ini asks of it.
+    return int(pytest.__version__.split(".")[0]) >= 7
+
+
+def venv_has_pip():
+    try:
+        pip = ask([VENV_PYTHON, "-m", "pip", "--version"])
+    except OSError:  # there is no .venv
+        return False
+    # It says "pip 23.2 from /.../pip (python 3.9)".
+    return last_line(pip.stdout).endswith(f"(python {VERSION})")
+
+
+def make_venv():
+    try:
+        import ensurepip  # noqa: F401  (Debian and Ubuntu leave it out)
+    except ImportError:
+        sys.exit("This Python cannot make a .venv for the tests; on Debian and Ubuntu: "
+                 "sudo apt install python3-venv")
+    print(f"Making .venv for the tests, with Python {VERSION} ...", flush=True)
+    venv = ask([sys.executable, "-m", "venv", "--clear", VENV])
+    if venv.returncode or not venv_has_pip():
+        sys.exit(f"Could not make {VENV}: {last_line(venv.stdout)}")
+
+
+def ask(command):
+    """Run a command to its end, and keep all that it prints."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run(command, cwd=PROJECT, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def last_line(text):
+    return text.strip().rpartition("\n")[2]
+
+
+def start_screen():
+    """On Linux without a screen, e.g. in CI: start one that nobody sees."""
+    if not sys.platform.startswith("linux") or os.environ.get("DISPLAY"):
+        return []
+    if not shutil.which("Xvfb"):
+        return []  # the window's tests are skipped, and pytest's summary says why
+    # -displayfd 1: Xvfb picks a free number and prints it as soon as it can be used.
+    # -noreset: otherwise it starts anew whenever the last window closes, and the next
+    # test's window may come in between. A session of its own: Ctrl+C is for pytest,
+    # whose windows still need their screen while the tests clean up.
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL,
+               "start_new_session": True}
+    xvfb = subprocess.Popen(["Xvfb", "-displayfd", "1", "-noreset", "-nolisten", "tcp",
+                             "-screen", "0", "1280x1024x24"], **options)
+    os.environ["DISPLAY"] = ":" + xvfb.stdout.readline().decode().strip()
+    if not shutil.which("openbox"):
+        return [xvfb]
+    # Without a window manager no window gets the keyboard.
+    openbox = subprocess.Popen(["openbox", "--startup", "echo ready"], **options)
+    while openbox.stdout.readline() not in (b"ready\n", b""):
+        pass  # before that it may complain about its menus
+    return [xvfb, openbox]
+
+
+def run(command):
+    """Run pytest to its end; its exit status is ours."""
+    pytest = subprocess.Popen(command, cwd=PROJECT)
+    # Ctrl+C reaches pytest too, which then prints how far it came: wait for that. (Not
+    # SIG_IGN: set any earlier, pytest would inherit it and could not be stopped.)
+    signal.signal(signal.SIGINT, lambda *ignored: None)
+    # Ended from outside, or by a closed terminal: without this the screen would stay.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), lambda *ignored: pytest.terminate())
+    return pytest.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""`python3 -m tests` itself: the first thing that a newcomer runs.
+
+Every test has a small project of its own, with a copy of tests/__main__.py in it, and
+starts it as a person would.
+"""
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+SAMPLE = """
+def test_good():
+    pass
+
+def test_bad():
+    assert False
+"""
+# Python with -S does not look into site-packages, so there is no pytest for it. With
+# an `ensurepip` that cannot be imported it is what Debian and Ubuntu ship.
+NO_PYTEST = "-S"
+NO_ENSUREPIP = "raise ImportError('taken away by the test')\n"
+
+
+class Project:
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "tests").mkdir()
+        for name in ("tests/__main__.py", "tests/__init__.py", ".pytest.ini",
+                     "requirements-dev.txt"):
+            shutil.copy(PROJECT / name, folder / name)
+        self.write("tests/test_sample.py", SAMPLE)
+        self.venv = folder / ".venv"
+        self.venv_python = self.venv / (
+            "Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def start(self, *words, cwd=None, **environment):
+        """Start `python words`. The variables in `environment` are set, or not if None.
+
+        There seems to be a screen, so that none has to be started: that takes longer
+        than the rest.
+        """
+        variables = {**os.environ, "DISPLAY": ":no-screen", **environment}
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=cwd or self.folder, text=True,
+            env={name: value for name, value in variables.items() if value is not None},
+            start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+
+    def run(self, *words, limit=60, **how):
+        """The exit status of `python words`, and what it printed."""
+        with self.start(*words, **how) as process:
+            try:
+                printed, nothing = process.communicate(timeout=limit)
+            finally:
+                process.kill()
+        return process.returncode, printed
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def test_arguments_and_exit_status_are_passed_on(project):
+    status, printed = project.run("-m", "tests", "-k", "good")
+    assert status == 0 and "1 passed, 1 deselected" in printed
+    status, printed = project.run("-m", "tests", "-q")
+    assert status == 1 and "1 failed, 1 passed" in printed
+    status, printed = project.run("-m", "tests", "--no-such-option")
+    assert status == 4 and "unrecognized arguments: --no-such-option" in printed
+
+
+def test_it_also_runs_as_a_folder_and_from_elsewhere(project, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    status, printed = project.run(project.folder / "tests", "-k", "good", cwd=elsewhere)
+    assert status == 0 and "1 passed" in printed
+    assert os.listdir(elsewhere) == []
+
+
+def test_what_debian_leaves_out_is_one_sentence(project):
+    project.write("ensurepip.py", NO_ENSUREPIP)
+    status, printed = project.run(NO_PYTEST, "-m", "tests",
+                                  PYTHONPATH=str(project.folder))
+    assert status == 1 and printed.count("\n") == 1
+    assert "sudo apt install python3-venv" in printed
+    assert not project.venv.exists()
+
+
+def test_a_half_made_venv_is_mended_and_no_network_is_one_sentence(project):
+    # What `python3 -m venv` leaves behind where ensurepip is missing.
+    project.run("-m", "venv", "--without-pip", ".venv")
+    assert project.venv_python.exists()
+    status, printed = project.run(NO_PYTEST, "-m", "tests", PIP_NO_INDEX="1",
+                                  PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="")
+    making, sentence = printed.splitlines()
+    assert making.startswith("Making .venv") and status == 1
+    assert "Could not install pytest" in sentence and "internet" in sentence
+    subprocess.run([project.venv_python, "-m", "pip", "--version"], check=True)
+
+
+@pytest.mark.long
+def test_pytest_comes_from_the_internet_and_the_venv_is_kept(project):
+    run_good = (NO_PYTEST, "-m", "tests", "-k", "good")
+    status, printed = project.run(*run_good, limit=110)
+    assert status == 0 and "1 passed, 1 deselected" in printed
+    assert printed.startswith("Making .venv")
+    # The second time nothing is made, and nothing is needed from outside.
+    status, printed = project.run(*run_good, PIP_NO_INDEX="1")
+    assert status == 0 and "1 passed, 1 deselected" in printed
+    assert "Making .venv" not in printed
+
+
+def other_python():
+    """A Python on this computer that is not of the version that runs this test."""
+    names = [f"python3.{minor}" for minor in range(9, 20)]
+    paths = [shutil.which(name) for name in names]
+    paths += Path.home().glob(".pyenv/versions/3.*/bin/python3")
+    ask = ("import ensurepip, sys; "
+           f"sys.exit(sys.version_info[:2] == {sys.version_info[:2]})")
+    for path in filter(None, paths):
+        # Some cannot even start: pyenv leaves scripts behind that lead nowhere.
+        if not subprocess.run([path, "-c", ask], stderr=subprocess.DEVNULL).returncode:
+            return path
+    pytest.skip("there is only one version of Python here (runs only with --long)")
+
+
+@pytest.mark.long
+def test_a_venv_of_another_python_is_made_anew(project):
+    subprocess.run([other_python(), "-m", "venv", project.venv], check=True)
+    status, printed = project.run(NO_PYTEST, "-m", "tests", "-k", "good", limit=110)
+    assert status == 0 and printed.startswith("Making .venv")
+    assert "platform {} -- Python {}.{}.".format(
+        sys.platform, *sys.version_info) in printed
+
+
+on_linux_with_xvfb = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not shutil.which("Xvfb"),
+    reason="there is no Xvfb here (on Windows and macOS there is always a screen)")
+WITH_A_SCREEN = """
+import os, shutil, subprocess, sys
+
+def test_screen():
+    print("\\nscreen", os.environ["DISPLAY"], flush=True)
+    if shutil.which("openbox") and shutil.which("xdotool"):
+        # Fails where no window manager answers.
+        subprocess.run(["xdotool", "get_desktop"], check=True)
+
+def test_endless():
+    print("\\nendless", os.environ["DISPLAY"], flush=True)
+    sys.stdin.read()
+"""
+
+
+def is_there(display):
+    """Whether somebody listens where the programs that use this display connect."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex("/tmp/.X11-unix/X" + display.lstrip(":")) == 0
+
+
+@on_linux_with_xvfb
+def test_without_a_screen_one_is_started_and_taken_down_again(project):
+    project.write("tests/test_sample.py", WITH_A_SCREEN)
+    status, printed = project.run("-m", "tests", "-s", "-k", "screen", DISPLAY=None)
+    assert status == 0, printed
+    assert not is_there(re.search(r"screen (:\d+)", printed)[1])
+
+
+@on_linux_with_xvfb
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_screen_does_not_outlive_tests_that_are_ended(project, end):
+    project.write("tests/test_sample.py", WITH_A_SCREEN)
+    with project.start("-m", "tests", "-s", DISPLAY=None) as process:
+        try:
+            for line in process.stdout:
+                if line.startswith("endless "):
+                    break
+            display = line.split()[1]
+            assert is_there(display)
+            if end == "SIGTERM":  # `kill` ends one process...
+                process.send_signal(signal.SIGTERM)
+            else:  # ...Ctrl+C, or closing the terminal, all that run in it
+                os.killpg(process.pid, getattr(signal, end))
+            printed, nothing = process.communicate(timeout=30)
+        finally:
+            process.terminate()
+    assert process.returncode != 0
+    assert not is_there(display)
+    if end == "SIGINT":
+        assert "1 passed" in printed and "Traceback" not in printed
