@@ -139,7 +139,8 @@ def read_options(words=None):
     options.add_argument("--max-clients", type=number(1, 100_000), default=200,
                          metavar="N", help="how many people may be in (default: 200)")
     options.add_argument("--recent", type=number(0, 10_000), default=50, metavar="N",
-                         help="how many lines somebody new gets to see (default: 50)")
+                         help="how many lines somebody new gets to see, at most "
+                         "1 MiB of them (default: 50)")
     options.add_argument("--rate", type=number(0, 1_000_000), default=50, metavar="N",
                          help="messages a second that one person may send before "
                          "being slowed (default: 50; 0: no limit)")
@@ -320,6 +321,8 @@ def clean_name(name: str) -> str:
 def name_key(name: str) -> str:
     """Return what names are compared by: "TOM", "tom" and "ｔｏｍ" are one person.
 
+    Otherwise somebody could sit beside Tom as tom, and answer in his place.
+
     casefold() and not lower(): "STRASSE" and "straße" are the same too. NFKC again
     after it, because casefold can take a letter apart.
     """
@@ -338,7 +341,11 @@ def normal(name: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return the text without the space around it, or raise WireError `bad_text`."""
+    """Return the text without the space around it, or raise WireError `bad_text`.
+
+    What is bad is refused, and not mended in silence: the sender should know that the
+    others would have read something else than was typed.
+    """
     text = text.strip()
     if not 1 <= len(text) <= TEXT_LIMIT:
         raise WireError("bad_text", f"A message has 1 to {TEXT_LIMIT} characters; "
@@ -355,7 +362,11 @@ def clean_text(text: str) -> str:
 
 
 def utc_now() -> str:
-    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z"."""
+    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z".
+
+    UTC is the same everywhere and knows no summer time. Only the screens show local
+    time: two people in two countries read two clocks, and mean one moment.
+    """
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     return now.replace("+00:00", "Z")
 
@@ -556,7 +567,8 @@ class Room:
         # What goes to one person alone, with its place among the public lines:
         # person -> [(how many public lines stand before it, line), …]
         self.private = {}
-        self.first = {}                 # who came in: person -> their first public line
+        # Who came or left among them: person -> how many public lines stand before.
+        self.first, self.last = {}, {}
         self.parting = []               # who gets a goodbye, and nothing after it
 
     def post(self, message: dict, to=None) -> bytes:
@@ -588,8 +600,8 @@ class Room:
         Returns ([(person, their bytes), …], [who is parting, …]).
         """
         with self.lock:
-            public, private, first = self.public, self.private, self.first
-            parting, people = self.parting, list(self.people.values())
+            public, private, parting = self.public, self.private, self.parting
+            first, last, people = self.first, self.last, list(self.people.values())
             self.empty_pending()
         # From here on without the lock: people may go on talking meanwhile.
         everybody = b"".join(public)    # one piece of bytes for nearly all of them
@@ -597,16 +609,15 @@ class Room:
                 if everybody and person not in private]
         here = set(people)
         for person, places in private.items():
-            # Who has no name yet hears nothing public; who has just left, no more
-            # than what was said before their last own line, the goodbye.
-            at = first.get(person, 0 if person.name else len(public))
+            # Their own lines, each at its place among the public ones, from where
+            # they came in to where they left. (Nothing public for who is not in.)
+            at = first.get(person, 0)
+            end = len(public) if person in here else last.get(person, 0)
             pieces = []
             for place, line in places:
-                pieces += public[at:place] + [line]
+                pieces += public[at:min(place, end)] + [line]
                 at = max(at, place)
-            if person in here:
-                pieces += public[at:]
-            mail.append((person, b"".join(pieces)))
+            mail.append((person, b"".join(pieces + public[at:end])))
         return mail, parting
 
     def enter(self, person, name: str, welcome: dict):
@@ -647,8 +658,10 @@ class Room:
                 return False
             del self.people[key]
             self.used[person.color] -= 1
-            self.post({"type": "left", "name": person.name, "reason": reason,
-                       "time": utc_now()})
+            self.last[person] = len(self.public)
+            if reason != "shutdown":    # then everybody leaves, and nobody reads it
+                self.post({"type": "left", "name": person.name, "reason": reason,
+                           "time": utc_now()})
             return True
 
     def part(self, person, goodbye: dict):
@@ -730,8 +743,9 @@ class MessageHandlers:
     """One method on_<type> for each type of message that a client may send.
 
     Region 9 makes a server of this: it adds `room`, `options` and the threads. The
-    methods run in the reading thread of the person who sent the message. A WireError
-    that they raise goes back to that person as an `error`, and the chat goes on.
+    methods run in the reading thread of the person who sent the message, with the
+    room's lock: so they must not wait for anything. A WireError that they raise goes
+    back to that person as an `error`, and the chat goes on.
     """
 
     def handle(self, person, line: bytes):
@@ -748,7 +762,11 @@ class MessageHandlers:
             method = getattr(self, "on_" + kind, None)
             if method is None:
                 raise WireError("unknown_type", "This server knows no such “type”.")
-            method(person, message)
+            # The lock makes it one step: nobody else comes, leaves or is kicked while
+            # a line is obeyed, and who has been kicked is obeyed no more.
+            with self.room.lock:
+                if not person.leaving:
+                    method(person, message)
         except WireError as problem:
             self.refuse(person, problem, message)
         except Exception:
@@ -764,13 +782,14 @@ class MessageHandlers:
         Only what no proper program sends is counted. A taken name or a person who has
         left can happen to anybody, any number of times.
         """
-        if person.leaving:              # nothing comes after a goodbye
-            return
         answer = {"type": "error", "code": problem.code, "text": problem.text}
         ref = message.get("ref")
         if is_ref(ref):                 # so the sender knows which line was refused
             answer["ref"] = ref
-        self.room.post(answer, [person])
+        with self.room.lock:
+            if person.leaving:          # nothing comes after a goodbye
+                return
+            self.room.post(answer, [person])
         if problem.code in ("bad_message", "unknown_type", "bad_text", "hello_first"):
             person.errors += 1
             if person.errors == COUNTED_ERRORS:
@@ -794,7 +813,7 @@ class MessageHandlers:
 
     def leave(self, person, reason: str):
         """Out of the room, with a line for the operator; harmless when out already."""
-        if self.room.leave(person, reason):
+        if self.room.leave(person, reason) and reason != "shutdown":
             say(f"{person.name} left ({reason}), {len(self.room.people)} here")
 
     def on_hello(self, person, message):
@@ -823,12 +842,10 @@ class MessageHandlers:
                             f"A “ref” is a string of at most {REF_LIMIT} characters.")
         name = field(message, "to", default=None)
         text = clean_text(field(message, "text"))
-        # One step: the person found must still be here when the line is lined up.
-        with self.room.lock:
-            to = None if name is None else self.room.find(name)
-            if name is not None and to is None:
-                raise WireError("no_such_person", "Nobody of that name is here.")
-            self.room.say(person, text, to, ref)
+        to = None if name is None else self.room.find(name)
+        if name is not None and to is None:
+            raise WireError("no_such_person", "Nobody of that name is here.")
+        self.room.say(person, text, to, ref)
 
     def on_list(self, person, message):
         """{}: who is here?"""
@@ -954,11 +971,11 @@ class ChatServer(MessageHandlers):
     def __init__(self, options):
         """Open the listening socket. Raises OSError when the address cannot be had."""
         self.options = options
+        self.listener = listen(options.host, options.port)
         self.postman = Postman()
         self.room = Room(History(options.recent), options.max_clients,
                          self.postman.ring)
         self.postman.room = self.room
-        self.listener = listen(options.host, options.port)
         # Port 0 asked the system for a free one: this is the one that we got.
         self.host, self.port = self.listener.getsockname()[:2]
         self.connections = {}           # person -> reading thread, the oldest first
@@ -1049,8 +1066,7 @@ class ChatServer(MessageHandlers):
         self.listener.close()
         say("Shutting down; everybody gets a goodbye.")
         people = list(self.connections.items())
-        with self.room.lock:
-            self.room.people.clear()    # so that nobody reads 200 times that one left
+        with self.room.lock:            # all in one batch
             for person, _ in people:
                 self.part(person, "shutdown", "The server is shutting down.")
         # join() waits for the end of a thread. Together they get 1.5 s: who does not
@@ -1274,17 +1290,35 @@ def announce(server):
                               " /help lists the operator's commands."))
 
 
+def make_printable():
+    """Let any name be printed on any terminal: 小猫 as \\u5c0f\\u732b where it must be.
+
+    Without this, a terminal that knows no Chinese ends the thread that prints.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # pythonw on Windows has no streams at all, IDLE has some of its own.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end_in_good_order(server):
+    """Let Ctrl+C (SIGINT) and `kill` (SIGTERM) stop the server, goodbyes and all."""
+    # A handler that sets a flag, and not KeyboardInterrupt: that can strike between
+    # any two lines, also while this thread holds the room's lock.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: server.stop())
+    if hasattr(signal, "SIGTTIN"):
+        # Started with "&", reading the terminal would stop the whole process.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+
+
 def main(server_class=ChatServer):
     """Run a server until it is stopped; return the exit status.
 
     0: it ended in good order; 2: it could not start.
     """
     options = read_options()
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        # A name like 小猫 on a terminal that cannot show it: \u5c0f, not a crash. None:
-        # pythonw on Windows runs a program without any terminal.
-        if stream is not None:
-            stream.reconfigure(errors="backslashreplace")
+    make_printable()
     raise_descriptor_limit()
     try:
         server = server_class(options)
@@ -1293,13 +1327,7 @@ def main(server_class=ChatServer):
               file=sys.stderr)
         stay_readable()
         return 2
-    # A handler that sets a flag, and not KeyboardInterrupt: that can strike between
-    # any two lines, also while this thread holds the room's lock.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: server.stop())
-    if hasattr(signal, "SIGTTIN"):
-        # Started with "&", reading the terminal would stop the whole process.
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    end_in_good_order(server)
     printer = threading.Thread(target=print_lines, daemon=True, name="printer")
     printer.start()
     announce(server)

@@ -233,6 +233,21 @@ def test_it_ends_in_time_though_somebody_does_not_read(start_server, join):
 
 
 @POSIX
+def test_goodbye_in_the_middle_of_it_all(start_server, join):
+    """The readers of ten busy people meet the thread that says goodbye."""
+    server = start_server("--rate", "0")
+    people = [join(f"Cat{n}", server) for n in range(10)]
+    for person in people:
+        person.send_raw(
+            b'{"type": "list"}\n{"type": "chat", "text": "a", "to": "Cat0"}\n' * 500)
+    assert server.stop() == 0
+    for person in people:
+        came = [message["type"] for message in person.until_closed()]
+        assert came[-1] == "goodbye"
+        assert set(came[:-1]) <= {"people", "chat", "joined"}
+
+
+@POSIX
 def test_killed_it_leaves_the_port_free(start_server, join):
     server = start_server()
     people = [join(f"Cat{n}", server) for n in range(10)]

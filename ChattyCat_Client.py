@@ -1,0 +1,2551 @@
+#!/usr/bin/env python3
+"""ChattyCat, the client: a chat window, or plain lines in a terminal.
+
+Run it (a server must be running: python3 ChattyCat_Server.py):
+    python3 ChattyCat_Client.py                 the window, with a login card
+    python3 ChattyCat_Client.py --name Minou    connects at once
+    python3 ChattyCat_Client.py --plain         no window: lines in this terminal
+    python3 ChattyCat_Client.py --help          everything it can be told
+
+How a message gets from your keyboard to the others, and back:
+
+    main thread                    send thread
+    composer -> Chat.typed() --->  queue -> sendall() ---> server
+                                   receive thread             |
+    window <- Chat.drain() <-----  queue <- lines <- recv() <-+
+
+Only the main thread touches the window. The two daemon threads touch the socket and
+the queues, and nothing else. That is the one rule that keeps a window alive while the
+network is slow: whoever breaks it gets a program that freezes now and then, and nobody
+knows why (lesson 11 breaks it on purpose).
+
+Three layers, and each knows only the one below it:
+    Connection            a socket, two threads; knows no chat and no screen
+    Chat                  people, conversations, commands; knows no screen
+    Window, PlainLines    two faces of the same chat
+
+If you read only one thing, read region 3. If two, then Window.drain() in region 10 as
+well: there the network meets the window.
+
+The regions, in reading order (what a region uses stands above it; 4, 11 and 12 are
+kept for files, the wire view and toasts, which are not here yet):
+   1  Settings and the last login — the command line, and one small file
+   2  The wire — bytes to messages and back; names, text and times
+   3  The connection — two threads, two queues, and trying again
+   5  Conversations — people, messages, unread: what every face shows
+   6  Commands — command_msg, … found by name
+   7  The window: look and login — colours, fonts, the login card
+   8  The window: people — the list on the left
+   9  The window: messages — one Text for each conversation
+  10  The window: composer and menus — all parts put together
+  13  Plain lines — the same chat without a window
+  14  Main — which face to show
+
+To add a command, write one method command_<word> in region 6; its docstring is its
+line in /help. To understand a new kind of message, one method on_<type> in region 5.
+"""
+import argparse
+import collections
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import queue
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+from datetime import datetime, timezone
+
+try:
+    # Tk comes with Python on Windows and from python.org; on Debian it is a package of
+    # its own. Without it the chat goes on in plain lines, so this is not the end.
+    import tkinter as tk
+    from tkinter import font as tkfont
+    from tkinter import ttk
+except ImportError:
+    tk = None
+
+VERSION = "1.0"
+
+# region 1. Settings and the last login  (lesson 00)
+# The folder of this script, wherever it is started from: the server may lie beside it.
+HERE = os.path.dirname(os.path.abspath(__file__))
+SERVER_SCRIPT = os.path.join(HERE, "ChattyCat_Server.py")
+# A server is started from here only for these: nobody can start one elsewhere.
+THIS_COMPUTER = ("127.0.0.1", "localhost", "::1")
+
+
+class Options(argparse.ArgumentParser):
+    """The command line. A mistake in it is one sentence, not a page of usage.
+
+    The server has this class too, to the letter: each script must work alone.
+    """
+
+    def error(self, message):
+        """Called by argparse. 2 is what programs return for a wrong command line."""
+        self.exit(2, f"{self.prog}: {message}. Type --help to see the options.\n")
+
+    def parse(self, words):
+        """Read the options; a word @FILE stands for the options in that file.
+
+        A class keeps its settings in a file so: 20 computers, one line to type.
+        """
+        # argparse can read files too (fromfile_prefix_chars), but takes a whole line
+        # for one word, so that "--port 9000" would be an option with a space in it.
+        expanded = []
+        for word in words:
+            expanded += self.words_of_file(word[1:]) if word[:1] == "@" else [word]
+        return self.parse_args(expanded)
+
+    def words_of_file(self, path):
+        """Return the words of an options file: "--port 9000" in a line is two."""
+        try:
+            # utf-8-sig: Notepad on Windows writes a mark in front of the first word.
+            with open(path, encoding="utf-8-sig") as file:
+                lines = [line.strip() for line in file]
+        except (OSError, ValueError) as problem:    # ValueError: not text at all
+            self.error(f"cannot read the options in {path} ({problem})")
+        # Split once, at the first space: a path may have spaces in it.
+        return [word.strip() for line in lines if line and line[0] != "#"
+                for word in line.split(None, 1)]
+
+
+def port_number(word) -> int:
+    """Return a TCP port, 1 to 65535; ValueError with a sentence if it is none.
+
+    int() alone would not do: it takes "-1", "1_000" and "٩٩٩٩" as well.
+    """
+    if not re.fullmatch(r"[0-9]{1,5}", word.strip()) or not 0 < int(word) < 65536:
+        raise ValueError(f"A port is a number from 1 to 65535, not “{word}”.")
+    return int(word)
+
+
+def port_option(word):
+    """The same for argparse, which wants an error of its own kind, without a dot."""
+    try:
+        return port_number(word)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem).rstrip(".")) from None
+
+
+def read_options(words=None):
+    """Return the options in `words`, or in the command line that started us.
+
+    None for a server, port or name that was not given: then the last login counts. A
+    default here would hide the difference between "--port 9999" and nothing.
+    """
+    # allow_abbrev=False: with it, "--po 9000" would work today, and mean something
+    # else on the day when there is a second option that begins so.
+    options = Options(prog="ChattyCat_Client.py", allow_abbrev=False,
+                      description="The ChattyCat chat window.",
+                      epilog="@FILE reads options from a file, one a line.")
+    # 127.0.0.1 and not "localhost": Windows tries that as ::1 first and loses 2 s when
+    # the server listens on 127.0.0.1 alone.
+    options.add_argument("--host", help="the server's address (default: the one of "
+                         "your last login, or 127.0.0.1)")
+    options.add_argument("--port", type=port_option, metavar="N",
+                         help=f"the server's TCP port (default: {PORT})")
+    options.add_argument("--name", help="your name; connects at once")
+    options.add_argument("--plain", action="store_true",
+                         help="no window: type and read lines in this terminal")
+    options.add_argument("--theme", choices=("auto", "light", "dark"), default="auto",
+                         help="the window's colours (default: auto, as the system)")
+    options.add_argument("--version", action="version", version=f"ChattyCat {VERSION}")
+    return options.parse(sys.argv[1:] if words is None else words)
+
+
+def user_folder() -> str:
+    """Return the folder for this user's files, where each system keeps such things.
+
+    Not beside the script: that may be a folder on a USB stick, or one that all share.
+
+    Windows: Known Folders; macOS: File System Programming Guide; else: the XDG Base
+    Directory Specification. CHATTYCAT_HOME puts them elsewhere, for tests and for a
+    classroom where everybody has the same account.
+    """
+    # get() and not []: a variable that is not set is None, and not an error. An empty
+    # one counts as not set; the XDG specification says so too.
+    if os.environ.get("CHATTYCAT_HOME"):
+        return os.environ["CHATTYCAT_HOME"]
+    if os.name == "nt":
+        return os.path.join(os.environ.get("APPDATA", HERE), "ChattyCat")
+    home = os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "ChattyCat")
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME")
+                        or os.path.join(home, ".config"), "chattycat")
+
+
+def system_theme() -> str:
+    """Ask the system whether its windows are dark; "light" where it cannot say.
+
+    Each system has its own place for it, and Tk asks none of them.
+    """
+    try:
+        if os.name == "nt":
+            # Imported here: elsewhere there is no such module.
+            import winreg
+            with winreg.OpenKey(winreg.HKEY_CURRENT_USER, r"Software\Microsoft\Windows"
+                                r"\CurrentVersion\Themes\Personalize") as key:
+                light, _ = winreg.QueryValueEx(key, "AppsUseLightTheme")
+            return "light" if light else "dark"
+        ask = (["defaults", "read", "-g", "AppleInterfaceStyle"]
+               if sys.platform == "darwin" else
+               ["gsettings", "get", "org.gnome.desktop.interface", "color-scheme"])
+        # A program of the system's, with a limit: a desktop that hangs must not keep
+        # our window from opening. On macOS the setting exists only when it is dark.
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=1).stdout
+        return "dark" if "dark" in answer.lower() else "light"
+    except (OSError, subprocess.SubprocessError):
+        return "light"
+
+
+class LastLogin:
+    """The server, port and name of the last login; never a password.
+
+    Who closes the window by mistake is back with one press of Enter. A small file of
+    JSON, so that one can read it, and mend it, with any editor.
+    """
+
+    def __init__(self):
+        """The values of somebody who was never here before."""
+        self.path = os.path.join(user_folder(), "last_login.json")
+        self.host, self.port, self.name = THIS_COMPUTER[0], PORT, ""
+        self.trouble = ""               # one sentence, if the file was broken
+
+    def load(self):
+        """Read the file, if there is one, and return this object.
+
+        Nothing here may end the program: a chat without a last login is a chat.
+        """
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                login = json.load(file)
+            # The wire's own check of fields: a number where a name should be would
+            # come up only later, deep inside Tk.
+            values = (field(login, "host"), port_number(str(field(login, "port", int))),
+                      field(login, "name"))
+            # All or none: half of a login would be somebody else's.
+            self.host, self.port, self.name = values
+        except FileNotFoundError:
+            pass                        # the first time on this computer
+        except (OSError, ValueError, AttributeError, TypeError, WireError,
+                RecursionError) as problem:
+            # It is a file like any other: cut short, edited by hand, a list where an
+            # object should be. Each of these is one sentence, and the chat begins.
+            self.put_aside(problem)
+        return self
+
+    def put_aside(self, problem):
+        """Keep a file that cannot be read, under another name: it may be repaired.
+
+        Left where it is, the next login would write over it.
+        """
+        self.trouble = f"Your last login could not be read ({problem})."
+        try:
+            os.replace(self.path, self.path + ".broken")
+            self.trouble += f" It is kept as {self.path}.broken."
+        except OSError:
+            pass                        # a folder that we may not write into
+
+    def save(self, host, port, name):
+        """Remember a login that has worked.
+
+        A new file is written and then renamed, in one step of the file system: a crash
+        at any moment leaves the old file or the new one, and never half of one.
+        """
+        self.host, self.port, self.name = host, port, name
+        try:
+            # 0o700: a folder that only this user may look into.
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            # 0o600: readable by this user alone, from the first byte on. With open()
+            # and a chmod() after it, there would be a moment for anybody to read it.
+            # The process id: of two windows that save at once, each has its own file.
+            new = f"{self.path}.{os.getpid()}"
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(handle, "w", encoding="utf-8") as file:
+                json.dump({"host": host, "port": port, "name": name}, file)
+            os.replace(new, self.path)
+        except OSError as problem:      # a full disk must not cost anybody the chat
+            self.trouble = f"Your login could not be remembered ({problem})."
+# endregion
+
+
+# region 2. The wire  (lesson 04)
+# This region stands in both scripts, the same to the letter (a test compares), so
+# that the client works when it is copied alone to another computer.
+PORT = 9999
+PROTOCOL = 1
+LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
+TEXT_LIMIT = 4_000          # characters
+NAME_LIMIT = 20             # characters
+REF_LIMIT = 64              # characters
+FILE_LIMIT = 10 * 2**20     # bytes
+COLORS = 12                 # the server gives out an index from 0 to 11
+
+
+class WireError(Exception):
+    """A line that breaks the protocol: `code` for programs, `text` for people.
+
+    It travels as it is, as an `error`. Whoever finds the mistake words the sentence:
+    there it is known what was wrong and what to do.
+    """
+
+    def __init__(self, code: str, text: str):
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+# "Framing" is the question where a message ends. Ours is JSON Lines: each message is
+# one line, and a newline inside a text travels as the two characters \n, which JSON
+# writes for it. So a person can speak this protocol too, with nothing but `nc`.
+
+def lines(receive):
+    """Yield the lines (bytes, without their end) that `receive()` brings in.
+
+    `receive` returns some bytes, or b"" at the end. TCP is a stream and knows nothing
+    of lines: what the other side sent in one piece may arrive in two, and two pieces
+    may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
+    the rest of it comes:
+
+        recv() -> b'{"type":"li'        no whole line yet
+        recv() -> b'st"}\\n{"ty'         yields b'{"type":"list"}', keeps b'{"ty'
+
+    Raises WireError `line_too_long` past 65,536 bytes, whether or not the "\\n" ever
+    comes: without that limit one client could fill our memory with one endless line.
+    """
+    rest = b""
+    while True:
+        data = receive()
+        if not data:
+            return                      # half a line at the very end is no line
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            if len(line) >= LINE_LIMIT:
+                break
+            # A "\r" in front of the "\n": telnet and Windows tools send both.
+            yield line[:-1] if line.endswith(b"\r") else line
+        else:
+            if len(rest) < LINE_LIMIT:
+                continue
+        raise WireError("line_too_long",
+                        f"A line may have {LINE_LIMIT} bytes; send less at once.")
+
+
+def encode(message: dict) -> bytes:
+    """Turn a message into its line: compact JSON in UTF-8, ended by one newline."""
+    # ensure_ascii=False: an é travels as itself and not as \u00e9, so a student who
+    # watches the wire can read it. "replace": half an emoji (a lone surrogate) cannot
+    # be written in UTF-8, and must not end the thread that tries to.
+    line = json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return line.encode("utf-8", "replace")
+
+
+def no_constant(word):
+    raise ValueError(f"{word} is not JSON")
+
+
+# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know.
+DECODER = json.JSONDecoder(parse_constant=no_constant)
+
+
+def decode(line: bytes) -> dict:
+    """Turn a line into its message: a dict with a string under "type".
+
+    Raises WireError `bad_message` for everything else.
+    """
+    try:
+        message = DECODER.decode(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        # ValueError: not UTF-8, not JSON, a number of 10,000 digits. RecursionError:
+        # "[" 60,000 times is no more than a line, but deeper than Python can go.
+        raise WireError("bad_message", "That line is not JSON in UTF-8.") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise WireError("bad_message", "A line must be a JSON object with a “type”.")
+    return message
+
+
+def field(message: dict, name: str, kind=str, **default):
+    """Return the field `name` if it is of this kind; else WireError `bad_message`.
+
+    With `default=…` the field may be left out.
+    """
+    if default and name not in message:
+        return default["default"]
+    value = message.get(name)
+    # type() and not isinstance(): to Python True is an int too, to JSON it is not.
+    if type(value) is not kind:
+        word = {str: "a string", int: "a whole number", list: "a list",
+                bool: "true or false"}[kind]
+        raise WireError("bad_message", f"The field “{name}” must be {word}.")
+    return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write it. JSON's \\ud83d, half an emoji alone, it cannot."""
+    try:
+        text.encode()                   # quicker than to look at each character
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def clean_name(name: str) -> str:
+    """Return the name as it will be shown, or raise WireError `bad_name`.
+
+    NFKC first (as in RFC 8265): Unicode can write the same letter in several ways, and
+    this makes one of them: "Ｔｏｍ" in full-width letters becomes "Tom". Then letters
+    and digits only: a name with spaces could look like a name and the words "is a
+    thief", and /msg could not tell where it ends.
+    """
+    name = normal(name)
+    # Python's isalnum() knows the letters and digits of every script. The two behind
+    # it are the Hangul fillers: letters too, but nobody can see them.
+    good = all((character.isalnum() and character not in "\u115f\u1160")
+               or character in "_-." for character in name)
+    if not (good and 1 <= len(name) <= NAME_LIMIT and name[0].isalnum()):
+        raise WireError("bad_name", f"A name has 1 to {NAME_LIMIT} letters, digits, "
+                        "“_”, “-” or “.”, and begins with a letter or digit.")
+    if name_key(name) == "server":
+        raise WireError("bad_name", "The name “Server” belongs to nobody.")
+    return name
+
+
+def name_key(name: str) -> str:
+    """Return what names are compared by: "TOM", "tom" and "ｔｏｍ" are one person.
+
+    Otherwise somebody could sit beside Tom as tom, and answer in his place.
+
+    casefold() and not lower(): "STRASSE" and "straße" are the same too. NFKC again
+    after it, because casefold can take a letter apart.
+    """
+    return normal(normal(name).casefold())
+
+
+def normal(name: str) -> str:
+    """Return the NFKC form; what is too long to be anybody's name stays as it is.
+
+    A line full of accents takes 3 s to normalize (measured: it sorts them one by one),
+    and nobody else runs meanwhile. Four characters at most become one of a name.
+    """
+    if len(name) > 4 * NAME_LIMIT:
+        return name
+    return unicodedata.normalize("NFKC", name)
+
+
+def clean_text(text: str) -> str:
+    """Return the text without the space around it, or raise WireError `bad_text`.
+
+    What is bad is refused, and not mended in silence: the sender should know that the
+    others would have read something else than was typed.
+    """
+    text = text.strip()
+    if not 1 <= len(text) <= TEXT_LIMIT:
+        raise WireError("bad_text", f"A message has 1 to {TEXT_LIMIT} characters; "
+                        f"this one has {len(text)}.")
+    # Control characters move the cursor, clear the screen or cut the text, wherever
+    # somebody prints it. "Cc" is Unicode's word for them. isprintable() is false for
+    # all of them and fast, so the slow look is only for what it leaves.
+    if not text.isprintable() and (not is_unicode(text) or any(
+            unicodedata.category(character) == "Cc" and character not in "\n\t"
+            for character in text)):
+        raise WireError("bad_text", "That text has control characters or half an "
+                        "emoji in it; take them out and send it again.")
+    return text
+
+
+def utc_now() -> str:
+    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z".
+
+    UTC is the same everywhere and knows no summer time. Only the screens show local
+    time: two people in two countries read two clocks, and mean one moment.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return now.replace("+00:00", "Z")
+
+
+def local_time(stamp: str) -> datetime:
+    """Return a time from the wire in this computer's zone; ValueError if it is none."""
+    # Before Python 3.11 fromisoformat() does not know the "Z".
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone()
+
+
+def tune(sock: socket.socket):
+    """Set what every chat connection wants, on both sides.
+
+    setsockopt(level, option, value) tells the kernel how to treat one socket. The
+    names of the options are in the man pages socket(7) and tcp(7).
+    """
+    # Without this the kernel keeps a small piece back while an earlier one is not yet
+    # acknowledged (Nagle, RFC 896), up to 40 ms a line. Measured: worth 7 times the
+    # deliveries a second.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A pulled cable says nothing. Keepalive asks after 30 s of silence, six times,
+    # 10 s apart, and only then is the connection dead. The kernel answers it, so a
+    # program that stands at a breakpoint is not taken for dead.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in ((("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 30),
+                         (("TCP_KEEPINTVL",), 10), (("TCP_KEEPCNT",), 6)):
+        for option in names:            # macOS calls the first one by another name
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+                break
+# endregion
+
+
+# region 3. The connection  (lesson 11)
+# How many events may wait for the main thread. When it is full the receive thread
+# waits, so its socket is not read, so TCP makes the server wait: a server that floods
+# us cannot fill our memory.
+EVENTS = 10_000
+
+BIDI_OVERRIDES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def clean(text: str) -> str:
+    """Return text of others so that no screen can be harmed by it.
+
+    Our server lets no such text through, but who says that it is ours? Half an emoji
+    makes Tk raise, a NUL cuts the text, control characters drive a terminal, and the
+    bidi overrides (U+202A–E, U+2066–9) turn a whole line round, so that it reads as
+    something else than was sent.
+    """
+    if text.isprintable():              # nearly always, and 50 times as fast
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\t"
+        else "\ufffd" if unicodedata.category(character) in ("Cc", "Cs")
+        else "" if unicodedata.bidirectional(character) in BIDI_OVERRIDES
+        else character for character in text)
+
+
+class Connection:
+    """One login to one server. Knows no screen: whatever happens becomes an event.
+
+    An event is a pair (kind, data):
+        "status"   state, text (a sentence); when waiting: until (a time), attempt
+        "message"  what the server sent, as the wire region decoded it
+        "nonsense" a sentence: a line came that could not be decoded
+    The states: connecting; greeting (hello is said); online; waiting (tries again
+    after so many seconds); offline (for good).
+
+    Three threads, and each thing belongs to one of them: the socket's reading end to
+    the receive thread, its sending end to the send thread, everything else to the main
+    thread. Between them stand two queues. That is why there is no lock here.
+    """
+
+    def __init__(self, host: str, port: int, name: str, before=None):
+        """`before`: the thread of an earlier login, which is saying goodbye."""
+        self.host, self.port, self.name = host, port, name
+        self.before = before
+        # A Queue hands things from thread to thread, in order. This one is bounded:
+        # put() waits while it is full. A SimpleQueue is not, so it never waits.
+        self.events = queue.Queue(EVENTS)
+        self.outbox = queue.SimpleQueue()
+        # An Event is a flag that a thread can wait for. Here: cut the pause short.
+        self.wake = threading.Event()
+        self.closing = False            # the user does not want it any more
+        self.sock = self.limit = None   # see close()
+        self.was_online = False
+        self.attempt, self.goodbye = 0, None    # the server's last message
+        # The main thread neither connects nor reads nor sends: each of the three can
+        # take long, and the window would stand still meanwhile. daemon=True: such a
+        # thread does not keep the program alive when the window closes.
+        self.thread = threading.Thread(target=self.run, daemon=True, name="receive")
+        self.thread.start()
+
+    # The next four are for the main thread, and return at once.
+
+    def drain(self, take, most: int, seconds: float) -> bool:
+        """Call take(kind, data) for what waits; return whether more is there.
+
+        Bounded in number and in time, so that the window stays awake in any flood.
+        """
+        end = time.monotonic() + seconds
+        for _ in range(most):
+            try:
+                # get_nowait() raises Empty where get() would wait.
+                take(*self.events.get_nowait())
+            except queue.Empty:
+                return False
+            if time.monotonic() > end or self.closing:
+                break
+        return not self.events.empty()
+
+    def send(self, message: dict):
+        """Leave a message for the send thread. Never waits."""
+        self.outbox.put(encode(message))
+
+    def hello(self, name: str):
+        """Introduce ourselves; again on the same connection if the name was taken."""
+        self.name = name
+        self.send({"type": "hello", "name": name, "version": PROTOCOL})
+
+    def close(self):
+        """Leave in good order: the bye goes out, the threads end by themselves.
+
+        A Timer is a thread that calls a function later: who has not answered in 2 s
+        never will, and would keep our threads for ever.
+        """
+        self.closing = True
+        self.wake.set()
+        self.send({"type": "bye"})
+        self.outbox.put(None)
+        self.limit = threading.Timer(2, cut, (self.sock,))
+        self.limit.daemon = True
+        self.limit.start()
+
+    def put(self, kind, data):
+        """Hand over an event. Waits while there are too many, until close()."""
+        while not self.closing:
+            with contextlib.suppress(queue.Full):
+                return self.events.put((kind, data), timeout=1)
+
+    def tell(self, state, text, **more):
+        """Say what happens to the connection itself."""
+        self.put("status", dict(state=state, text=text, **more))
+
+    def run(self):
+        """Connect, talk until it ends, wait, connect again; until it ends for good."""
+        if self.before is not None:
+            # Our old login holds the name until the server has read its bye. join(1)
+            # waits for the end of that thread, at most a second.
+            self.before.join(1)
+        while not self.closing:
+            trouble, for_good = self.one_attempt()
+            if for_good:
+                self.tell("offline", trouble)
+                return
+            self.attempt += 1
+            # 1, 2, 4 … 30 s, so that a server that comes back is not overrun; a tenth
+            # more or less, so that not all clients come in the same moment. Before the
+            # first welcome at most 3 s: somebody is about to start that server.
+            pause = min(2 ** (self.attempt - 1), 30 if self.was_online else 3)
+            pause *= random.uniform(0.9, 1.1)
+            self.tell("waiting", trouble, attempt=self.attempt,
+                      until=time.monotonic() + pause)
+            self.wake.wait(pause)       # close() and “Retry now” end it sooner
+            self.wake.clear()
+
+    def one_attempt(self):
+        """Be connected once. Returns (a sentence: what ended it, whether for good)."""
+        # It can end in three ways: nobody was reached; we were sent away, with a
+        # goodbye that says why; or the connection broke in the middle.
+        where = f"{self.host}:{self.port}"
+        self.tell("connecting", f"Connecting to {where} …")
+        self.goodbye = None
+        try:
+            self.talk()
+        except WireError:
+            return f"What answers at {where} is not a ChattyCat server.", True
+        except (OSError, ValueError) as problem:
+            return connect_sentence(problem, self.host, self.port)
+        if self.goodbye:
+            text = self.goodbye.get("text")
+            # After a shutdown a server may be back soon; to try on after any other
+            # goodbye would be rude.
+            return (clean(text) if isinstance(text, str) else "The server hung up.",
+                    self.goodbye.get("reason") != "shutdown")
+        return f"The connection to {where} was lost.", False
+
+    def talk(self):
+        """Say hello, then turn what comes into events, until the connection ends."""
+        # create_connection() looks the name up and tries each address it has, IPv6
+        # and IPv4. Without a limit, a firewall that swallows packets costs minutes.
+        with socket.create_connection((self.host, self.port), timeout=10) as sock:
+            sock.settimeout(None)       # from here on recv() may wait for ever
+            tune(sock)
+            self.sock = sock            # for close()
+            # A new outbox: what an old connection did not send must not go out late.
+            self.outbox = queue.SimpleQueue()
+            if self.closing:            # close() came while we were connecting
+                return
+            self.tell("greeting", f"Connected to {self.host}:{self.port}; "
+                      "waiting for its welcome …")
+            self.hello(self.name)
+            threading.Thread(target=send_all, args=(sock, self.outbox), daemon=True,
+                             name="send").start()
+            try:
+                for line in lines(lambda: receive(sock)):
+                    self.take_in(line)
+            finally:
+                self.outbox.put(None)   # ends the send thread
+                cut(sock)
+                if self.limit is not None:
+                    self.limit.cancel()
+
+    def take_in(self, line: bytes):
+        """Turn one line into an event. Raises WireError if this is no ChattyCat."""
+        if not line:
+            return
+        try:
+            message = decode(line)
+        except WireError as problem:
+            # Before the welcome: a web server, a mail server, … Later: a ChattyCat
+            # server that somebody is working on; one bad line must not end the chat.
+            if not self.was_online:
+                raise
+            self.put("nonsense", problem.text)
+            return
+        if message["type"] == "welcome":
+            self.was_online, self.attempt = True, 0
+        elif message["type"] == "goodbye":
+            self.goodbye = message
+        self.put("message", message)
+
+
+def send_all(sock, outbox):
+    """The send thread: what the main thread leaves in the outbox goes out.
+
+    One for each connection, so that none ever sends into the next one. sendall()
+    waits when the other side does not read. Here that harms nobody; in the main
+    thread it would freeze the window.
+    """
+    try:
+        for data in iter(outbox.get, None):
+            sock.sendall(data)
+        # Half-close after our bye: we have no more to say, but still read the goodbye.
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass                            # the receive thread finds out, and says so
+
+
+def receive(sock) -> bytes:
+    """Wait for bytes, at most 64 KiB; b"" when the connection is over."""
+    try:
+        return sock.recv(65_536)
+    except OSError:                     # reset, found dead by keepalive, or cut by us
+        return b""
+
+
+def cut(sock):
+    """End both directions. close() would not wake a thread that stands in recv()."""
+    with contextlib.suppress(OSError, AttributeError):  # over already, or not begun
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def connect_sentence(problem, host, port):
+    """Return (why nobody was reached and what to do, whether trying on is idle).
+
+    The system's own words would be "[Errno 111] Connection refused": true, and no help
+    to somebody who sees them for the first time.
+    """
+    where = f"{host}:{port}"
+    if isinstance(problem, ConnectionRefusedError):
+        # The computer is there, and says that no program listens on that port.
+        return f"No server answers at {where}. Is ChattyCat_Server.py running?", False
+    if isinstance(problem, (socket.gaierror, ValueError)):
+        # ValueError: a name that no computer can have, such as "a..b".
+        return f"No computer called “{host}” was found; look at the address.", True
+    if isinstance(problem, socket.timeout):
+        # Nobody even refuses. A firewall that drops packets looks like this, and so
+        # does an address that no computer has.
+        return (f"{where} gives no answer at all: it is switched off, in another "
+                "network, or a firewall keeps us out."), False
+    return f"{where} cannot be reached: {problem.strerror or problem}.", False
+# endregion
+
+
+# region 5. Conversations  (lesson 15)
+KEPT_LINES = 5_000          # of one conversation; older ones are forgotten
+
+
+@dataclasses.dataclass
+class Line:
+    """One line of a conversation.
+
+    kind: "chat", "notice" (the operator), "system" or "error" (our own words).
+    state: "" (it arrived), "waiting" (no receipt yet), "failed" (refused) or
+    "unknown" (the connection broke before the receipt).
+    """
+    kind: str
+    text: str
+    author: str = ""
+    color: int = 0                      # 0 to 11
+    # A default that is computed anew for each line, and not once at the start.
+    time: datetime = dataclasses.field(default_factory=lambda: local_time(utc_now()))
+    state: str = ""
+    ref: str = ""
+
+
+class Conversation:
+    """The public room (its name is None), or what is said between one other and us.
+
+    It lives on when the other one leaves, and when we reconnect: what was read once
+    must not vanish.
+    """
+
+    def __init__(self, name=None, color=0):
+        self.name, self.color = name, color
+        # A deque with `maxlen` forgets the oldest by itself when a new one comes.
+        self.lines = collections.deque(maxlen=KEPT_LINES)
+        self.unread = 0
+        self.draft = ""                 # typed and not sent yet
+        self.gone_at = None             # when to go back to everyone, see tick()
+
+
+class Conversations:
+    """Everything a face shows, and what each message of the server does to it.
+
+    A face (the window, plain lines, lesson 21's terminal) is any object with these
+    methods; this class calls them and knows nothing else of any screen:
+        line_added(conversation, line)      line_changed(conversation, line)
+        people_changed()   status_changed()   shown(conversation)   quit()
+
+    One method on_<type> for each type of message that the server may send. They run in
+    the main thread. What they find wrong they raise as WireError.
+    """
+
+    def __init__(self, face, options):
+        self.face = face
+        self.connection = None
+        self.before = None              # the thread of the connection before this one
+        self.server_process = None      # a server that was started from here
+        self.status = {"state": "offline", "text": ""}
+        self.login = login = LastLogin().load()
+        login.host, login.port = options.host or login.host, options.port or login.port
+        login.name = options.name or login.name
+        self.remember = True
+        self.start_afresh()
+
+    def start_afresh(self):
+        """Forget everything about the last server: another one is another room."""
+        self.me = None                  # our name as the server wrote it
+        self.server = None              # (host, port) of the room that is shown
+        self.people = {}                # name_key -> (name, color), ourselves included
+        self.count = 0                  # how many are here; `people` may have fewer
+        self.everyone = Conversation()
+        self.conversations = {None: self.everyone}      # name_key -> Conversation
+        self.current = self.everyone
+        self.unconfirmed = {}           # ref -> (conversation, line)
+        self.history, self.last_id = None, 0
+
+    # --- what comes from the connection
+
+    def take(self, kind: str, data):
+        """Take one event in. Types that we do not know are ignored, as agreed."""
+        try:
+            if kind == "status":
+                self.take_status(data)
+            elif kind == "nonsense":
+                raise WireError("bad_message", data)
+            elif hasattr(self, "on_" + data["type"]):
+                getattr(self, "on_" + data["type"])(data)
+        # Whatever a server writes into the fields, it costs one line and no traceback.
+        except (WireError, ValueError, OverflowError, OSError) as problem:
+            if self.status["state"] == "online":
+                self.note(f"The server sent a line that makes no sense: {problem}",
+                          "error")
+            else:                       # without a proper welcome there is no chat
+                self.hang_up()
+                self.take_status({"state": "offline", "text":
+                                  f"What answers is no ChattyCat server: {problem}"})
+
+    def take_status(self, status: dict):
+        """The connection has changed: keep how, and say so."""
+        was, self.status = self.status, status
+        if was["state"] == "online":
+            self.note(status["text"])
+            # A line without receipt may have arrived, or not: nobody here can know.
+            for conversation, line in self.unconfirmed.values():
+                self.change(conversation, line, "unknown")
+            if self.unconfirmed:
+                self.note("It is not known whether your last lines arrived.")
+            self.unconfirmed.clear()
+        self.face.status_changed()
+
+    def on_welcome(self, message):
+        """We are in."""
+        again = self.me is not None
+        history = field(message, "history")
+        if history != self.history:     # another server process: ids began anew
+            self.history, self.last_id = history, 0
+        self.me = clean_name(field(message, "name"))
+        self.server = (self.connection.host, self.connection.port)
+        self.take_people(message)
+        if again:
+            self.note("Connected again.")
+        if self.remember:
+            self.login.save(*self.server, self.me)
+        self.take_status({"state": "online", "text": "Connected"})
+
+    def on_people(self, message):
+        """The answer to /list."""
+        self.take_people(message)
+        names = sorted((name for name, _ in self.people.values()), key=str.casefold)
+        self.note(f"{self.count} here: " + ", ".join(names))
+
+    def take_people(self, message):
+        """Keep who is here. All is checked before anything is changed, so that a list
+        with a mistake in it leaves the old one standing."""
+        people = [self.person(item) for item in field(message, "people", list)]
+        self.people = {name_key(name): (name, color) for name, color in people}
+        self.count = field(message, "count", int)
+        self.face.people_changed()
+
+    def on_joined(self, message):
+        """Somebody has come. Never ourselves: the server tells only the others."""
+        name, color = self.person(message)
+        self.people[name_key(name)] = (name, color)
+        self.count += 1
+        self.note_about(name, f"{name} joined", None)
+
+    def on_left(self, message):
+        """Somebody has gone, in whatever way."""
+        name, reason = clean_name(field(message, "name")), field(message, "reason")
+        self.people.pop(name_key(name), None)
+        self.count -= 1
+        how = {"lost": "lost the connection", "kicked": "was kicked",
+               "too_slow": "read too slowly"}.get(reason, "left")
+        # Who was lost is often back in a moment; who left is not.
+        wait = AWAY_SECONDS if reason == "lost" else 0
+        self.note_about(name, f"{name} {how}", time.monotonic() + wait)
+
+    def note_about(self, name, text, gone_at):
+        """Say what somebody did: in the room, and in our private conversation."""
+        self.note(text, where=self.everyone)
+        conversation = self.conversations.get(name_key(name))
+        if conversation is not None:
+            self.note(text, where=conversation)
+            conversation.gone_at = gone_at
+        self.face.people_changed()
+
+    def on_chat(self, message):
+        """A line for everybody or for us; our own comes too, and is the receipt."""
+        number = field(message, "id", int)
+        if number <= self.last_id:      # seen already, before we lost the connection
+            return
+        line = Line("chat", clean(field(message, "text")),
+                    *self.person(message, "from"), local_time(field(message, "time")))
+        to, ref = (field(message, name, default="") for name in ("to", "ref"))
+        self.last_id = number
+        mine = name_key(line.author) == name_key(self.me or "")
+        if mine and ref in self.unconfirmed:
+            conversation, waiting = self.unconfirmed.pop(ref)
+            waiting.time = line.time    # the server's clock, as everybody sees it
+            self.change(conversation, waiting, "")
+            return
+        # A private line belongs to the conversation with the other one of the two.
+        other = (clean_name(to) if mine else line.author) if to else None
+        self.add(self.conversation_with(other, line.color), line)
+
+    def on_notice(self, message):
+        """The operator speaks."""
+        self.add(self.everyone, Line("notice", clean(field(message, "text")), "Server",
+                                     time=local_time(field(message, "time"))))
+
+    def on_error(self, message):
+        """The server refused something: a line (it has our ref), or our hello."""
+        text, code = clean(field(message, "text")), field(message, "code")
+        where = self.current
+        ref = field(message, "ref", default="")
+        if ref in self.unconfirmed:
+            where, line = self.unconfirmed.pop(ref)
+            self.change(where, line, "failed")
+        if self.status["state"] == "online":
+            self.note(text, "error", where)
+        elif code in ("name_taken", "bad_name"):
+            self.take_status({"state": "choose_name", "text": text})
+        else:                           # our hello was refused, and will be again
+            self.hang_up()
+            self.take_status({"state": "offline", "text": text})
+
+    @staticmethod
+    def person(item, key="name"):
+        """Return (name, color) of somebody as the server describes them."""
+        if not isinstance(item, dict):
+            raise WireError("bad_message", "A person must be an object.")
+        return clean_name(field(item, key)), field(item, "color", int) % COLORS
+
+    # --- what the commands and the faces need
+
+    def conversation_with(self, name, color=0) -> Conversation:
+        """Return the conversation with this person (None: the public room)."""
+        key = None if name is None else name_key(name)
+        if key not in self.conversations:
+            name, color = self.people.get(key, (name, color))
+            self.conversations[key] = Conversation(name, color)
+            self.face.people_changed()
+        return self.conversations[key]
+
+    def add(self, conversation, line):
+        """Add a line; unread if it is somebody else's and nobody looks."""
+        conversation.lines.append(line)
+        mine = name_key(line.author) == name_key(self.me or "")
+        spoken = line.kind in ("chat", "notice")
+        if spoken and not mine and conversation is not self.current:
+            conversation.unread += 1
+            self.face.people_changed()
+        self.face.line_added(conversation, line)
+
+    def change(self, conversation, line, state):
+        """A line's receipt has come, or never will."""
+        line.state = state
+        self.face.line_changed(conversation, line)
+
+    def note(self, text, kind="system", where=None):
+        """Add a line of our own: what happened, or what went wrong."""
+        self.add(where or self.current, Line(kind, clean(text)))
+
+    def show(self, conversation):
+        """Make a conversation the one that is shown and typed into."""
+        self.current = conversation
+        conversation.unread = 0
+        self.face.shown(conversation)
+        self.face.people_changed()
+# endregion
+
+
+# region 6. Commands  (lesson 14)
+AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
+
+
+class Chat(Conversations):
+    """What the user does: typed text, commands, logging in and out.
+
+    It inherits all of Conversations: a Chat is the conversations and what one can do
+    in them. A face has one, calls typed() with each line, drain() again and again and
+    tick() once a second, and leave() at the end. More a face need not know.
+
+    A command is a method command_<word>. It gets what stands behind the word, and the
+    first line of its docstring is its line in /help. It returns False when the text
+    should stay in the box, so that the user can mend it. So a command of your own is
+    four lines:
+
+        def command_shout(self, rest):
+            \"\"\"/shout TEXT: say it in capitals\"\"\"
+            return self.say(rest.upper(), self.current)
+    """
+
+    def typed(self, text: str) -> bool:
+        """Obey what the user has typed; return whether it is done with.
+
+        Done with: a face may clear its box. Else the text stays there to be mended.
+        """
+        text = text.strip()
+        if self.status["state"] != "online" and text.lower() in ("connect", "exit"):
+            text = "/" + text           # as one of the older chats had it
+        if text.startswith("/") and not text.startswith("//"):
+            word, _, rest = text[1:].partition(" ")
+            method = getattr(self, "command_" + word.lower(), None)
+            if method is None:
+                # Never sent: it may be a mistyped /msg, meant for one person alone.
+                self.note(f"There is no command /{word}. /help lists what there is, "
+                          "and // at the start sends a slash.", "error")
+                return False
+            return method(rest.strip()) is not False
+        if text.startswith("//"):       # the way to say something that begins with /
+            text = text[1:]
+        return not text or self.say(text, self.current)
+
+    def say(self, text: str, conversation) -> bool:
+        """Send a line. It stands there grey until its receipt comes."""
+        if self.status["state"] != "online":
+            self.note("You are not connected; your text was not sent.", "error")
+            return False
+        try:
+            # The server would refuse it as well. Asked here, it costs no round trip,
+            # and the text is still in the box.
+            text = clean_text(text)
+        except WireError as problem:
+            self.note(problem.text, "error")
+            return False
+        # The label by which we know our own line when it comes back. Random: a second
+        # program of ours may count from 1 too.
+        ref = f"{random.getrandbits(64):016x}"
+        _, color = self.people.get(name_key(self.me), ("", 0))
+        line = Line("chat", text, self.me, color, state="waiting", ref=ref)
+        # Before it is sent: the receipt can be here before the next line of ours runs.
+        self.unconfirmed[ref] = (conversation, line)
+        self.add(conversation, line)
+        message = {"type": "chat", "text": text, "ref": ref}
+        if conversation.name is not None:
+            message["to"] = conversation.name
+        self.connection.send(message)
+        return True
+
+    # --- logging in and out
+
+    def connect(self, host: str, port: int, name: str):
+        """Log in; ValueError with a sentence if something in it cannot be right."""
+        host = host.strip()
+        if not host:
+            raise ValueError("Type the server's address: 127.0.0.1 is this computer.")
+        try:
+            name = clean_name(name.strip())
+        except WireError as problem:
+            raise ValueError(problem.text) from None
+        if (self.status["state"] == "choose_name"
+                and (self.connection.host, self.connection.port) == (host, port)):
+            self.connection.hello(name)     # another try on the same connection
+            self.take_status({"state": "greeting", "text": f"Asking for “{name}” …"})
+            return
+        if self.connection is not None:
+            self.command_disconnect("")
+        # Another server is another room; another name is another person, who need not
+        # see what was said to the last one.
+        if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
+            self.start_afresh()
+            self.show(self.everyone)
+        self.connection = Connection(host, port, name, self.before)
+        # At once, and not only when the thread says so: until then "offline" would
+        # stand here, and what is typed meanwhile would be refused.
+        self.status = {"state": "connecting", "text": ""}
+
+    def hang_up(self):
+        """Leave the connection we have, if any; whatever still comes is not for us.
+
+        Its events lie in its own queue, and that is forgotten with it: no late message
+        of the old server can get into the room of the new one.
+        """
+        if self.connection is not None:
+            self.connection.close()
+            self.before = self.connection.thread
+            self.connection = None
+
+    def leave(self):
+        """Say bye at the end of the program, and give it half a second to go out.
+
+        The threads are daemons, so the end of the program ends them wherever they are;
+        without the pause that could be before the bye was sent, and the others would
+        read that we were lost.
+        """
+        self.hang_up()
+        if self.before is not None:
+            self.before.join(0.5)
+        if self.server_process is not None:
+            self.server_process.terminate()
+
+    # --- while there is no server
+
+    # The error that beginners meet most is a server that is not running. So the client
+    # waits for it, says so, and offers to start one.
+
+    def trying(self) -> bool:
+        """Whether we are on the way in, or waiting for a server to come (back)."""
+        return self.status["state"] in ("connecting", "greeting", "waiting")
+
+    def countdown(self) -> str:
+        """Return when the next attempt comes, as a sentence, or nothing."""
+        if self.status["state"] != "waiting":
+            return ""
+        left = max(0, round(self.status["until"] - time.monotonic()))
+        return f" Trying again in {left} s (attempt {self.status['attempt']})."
+
+    def retry_now(self):
+        """Do not wait for the countdown."""
+        if self.connection is not None:
+            self.connection.wake.set()
+
+    def can_start_server(self) -> bool:
+        """Whether nobody answers on this very computer, and we could change that."""
+        return (self.status["state"] == "waiting"
+                and self.connection.host in THIS_COMPUTER
+                and (self.server_process is None
+                     or self.server_process.poll() is not None)
+                and os.path.exists(SERVER_SCRIPT))
+
+    def start_server(self):
+        """Start a server that lives as long as this program.
+
+        A child like any other: what ends us by force, VS Code's Stop, ends it too.
+        """
+        # stdout into nothing: into a pipe that nobody reads, the server's lines would
+        # fill 64 KiB one day, and then its print() would wait for ever.
+        self.server_process = subprocess.Popen(
+            [sys.executable, SERVER_SCRIPT, "--no-console", "--port",
+             str(self.connection.port)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.note("A server was started here. It runs as long as this window is open.",
+                  where=self.everyone)
+        self.retry_now()
+        self.face.status_changed()
+
+    # --- what the faces call again and again
+
+    def drain(self, most: int, seconds: float) -> bool:
+        """Take in what the threads have left for us; return whether more is there."""
+        return (self.connection is not None
+                and self.connection.drain(self.take, most, seconds))
+
+    def tick(self):
+        """Once a second: leave conversations whose other side has gone.
+
+        Never over a draft: who is typing must not find the text in another window.
+        """
+        for conversation in list(self.conversations.values()):
+            gone_at = conversation.gone_at
+            if gone_at is not None and time.monotonic() >= gone_at:
+                conversation.gone_at = None
+                if conversation is self.current and not conversation.draft.strip():
+                    self.note(f"{conversation.name} is gone; you are back with "
+                              "everyone.", where=self.everyone)
+                    self.show(self.everyone)
+
+    # --- the commands
+
+    def command_connect(self, rest):
+        """/connect [HOST [PORT]]: log in, here or at another server"""
+        # "host:port" as well as "host port"; an IPv6 address has more than one colon.
+        host, _, port = rest.replace(":", " ", rest.count(":") == 1).partition(" ")
+        login = self.login
+        try:
+            self.connect(host or login.host, port_number(port) if port else login.port,
+                         self.me or login.name)
+        except ValueError as problem:
+            self.note(str(problem), "error")
+            return False
+
+    def command_disconnect(self, _):
+        """/disconnect: log out; /connect comes back"""
+        if self.connection is None:
+            self.note("You are not connected.", "error")
+            return
+        # We do not wait for the server's goodbye: it may never come.
+        self.hang_up()
+        self.take_status({"state": "offline", "text": "You have logged out."})
+
+    def command_everyone(self, _):
+        """/everyone: back to the public room"""
+        self.show(self.everyone)
+
+    def command_exit(self, _):
+        """/exit: the same as /quit"""
+        self.face.quit()
+
+    def command_help(self, _):
+        """/help: this list"""
+        # dir() lists the names of all that an object has, in alphabetical order: so a
+        # new command stands in /help by being there.
+        methods = [getattr(self, name) for name in dir(self)
+                   if name.startswith("command_")]
+        self.note("\n".join((method.__doc__ or method.__name__).strip().split("\n")[0]
+                            for method in methods))
+
+    def command_list(self, _):
+        """/list: who is here"""
+        if self.status["state"] != "online":
+            self.note("You are not connected.", "error")
+            return
+        self.connection.send({"type": "list"})     # the answer comes to on_people()
+
+    def command_msg(self, rest):
+        """/msg NAME [TEXT]: talk to one person alone"""
+        # A name has no spaces, so what stands behind the first one is the text.
+        name, _, text = rest.partition(" ")
+        key = name_key(name)
+        if not name or not (key in self.people or key in self.conversations):
+            self.note(f"Nobody called “{name}” is here; /list says who is.", "error")
+            return False
+        conversation = self.conversation_with(name)
+        if text.strip() and not self.say(text, conversation):
+            return False
+        self.show(conversation)         # where the line stands, and the answer will
+        return True
+
+    def command_quit(self, _):
+        """/quit: log out and close"""
+        self.face.quit()
+# endregion
+
+
+# region 7. The window: look and login  (lesson 10)
+# A colour for each role, light and dark. Whatever stands on something has a contrast of
+# at least 4.5 with it (WCAG 2.1, 1.4.3), so that everybody can read it.
+COLOURS = {
+    "window": ("#EDF0F4", "#14171C"), "sidebar": ("#F4F6F9", "#191D23"),
+    "surface": ("#FFFFFF", "#1F242B"), "text": ("#1A1F27", "#E7EAEE"),
+    "muted": ("#586273", "#A3ADBB"), "border": ("#D5DBE4", "#343C48"),
+    "edge": ("#848D9A", "#7A8494"), "selected": ("#DCE7FB", "#2B3C5A"),
+    "hover": ("#E6EBF2", "#2A313B"), "accent": ("#1F5FD6", "#3A6FD4"),
+    "pressed": ("#184DB0", "#2F62C2"), "link": ("#1A56C4", "#8AB4FF"),
+    "danger": ("#B3261E", "#FF9A93"), "danger ground": ("#FCE9E8", "#3F2224"),
+    "warning": ("#7A4B00", "#F2C063"), "warning ground": ("#FFF1D6", "#3A2F1A"),
+    "ok": ("#17703A", "#6FD08C"), "badge": ("#C62828", "#D93A3A"),
+    "on accent": ("#FFFFFF", "#FFFFFF"), "on disc": ("#FFFFFF", "#14171C"),
+}
+# The server gives each person an index from 0 to 11. Each theme has its own colour for
+# it, so a name can be read on every ground, and is the same person's everywhere.
+NAME_COLOURS = (
+    "#B3261E #A34700 #7D5700 #4F6A00 #17703A #00736B "
+    "#006A91 #1F5FD6 #5548C8 #8239B8 #A82A86 #6B5348".split(),
+    "#FF9A93 #FFA869 #E9BE55 #B5CF5B #6FD08C #4FD1C5 "
+    "#62C4EC #8AB4FF #B0A6FF #D59BFF #FF93D0 #CDB2A4".split())
+
+# A PNG of 64×64 in 16 grades of transparency. Drawn by our own code it would cost a
+# third of a second at every start (measured: 354 ms).
+LOGO = """
+iVBORw0KGgoAAAANSUhEUgAAAEAAAABABAMAAABYR2ztAAAAMFBMVEUtZtktZtktZtktZtktZtktZtkt
+ZtktZtktZtktZtktZtktZtktZtktZtktZtktZtmy54MZAAAAEHRSTlMAESIzRFVmd4iZqrvM3e7/dpUB
+FQAAAaZJREFUeNrtlb1KA0EQx8d8EBNFfAHheoukFRXS2KqFhYLoK1jamUYELQyIdVJKLBRtxMaA2AVC
+8AFioXUgGDTxcuPdze3d7N5cl8LCaW5n/7/b252b2QGYhJWShHTwvLZkPfUYDG6+ZOBopAB8lvQVjACs
+xPVp5MC4bOqZrgbgcF7Xp2qoA/ihA3toAnjH9UWMA85BpOd6AoB2GNF0GyUAvxVwjjKAr+SvYhKAl4eN
+xskOJgOG/QN/FhieKuGqJgGOBfs0P4CUlHIDgDwBVQhQBRD+5lYrAW4tz9GiQQ2F74GfrDaEa1G95cip
+qI+NqDA9o0ooJAN1H5iNgCdv8BMBTQ7cqu16W5sRgD5AlkabAEUBcFdeoFEn+JYB4L13Z3g2Li8jBwqY
+aHUeB8koDmk2M261uswt8X+hfg/LDse4DvwjZpmjLowim+trTgDwY9jt2CHCNIibBcImhC1EsTSsGTWG
+nqQ7rI1sSMAnv9olQGsA63H9XW9PbVO3jUaWN4FqvENpJnSxXa6/SF1uKYyGcyH3ycwZpf1DObFJp9a2
+j7csmKz9AkeQaZznjDPjAAAAAElFTkSuQmCC
+"""
+
+
+class Look:
+    """Colours, fonts and sizes: everything that two widgets must agree on."""
+
+    def __init__(self, root, theme: str):
+        """`theme`: "light", "dark", or "auto": as the system has it."""
+        self.root = root
+        dark = (system_theme() if theme == "auto" else theme) == "dark"
+        # As an index False is 0, and True is 1.
+        self.colours = {role: pair[dark] for role, pair in COLOURS.items()}
+        self.names = NAME_COLOURS[dark]
+        # Pixels an inch: 96 on an ordinary screen, twice that on a dense one, where
+        # a line of one pixel would be a hair.
+        self.scale = root.winfo_fpixels("1i") / 96
+        # The system's own font; X11 has none, so the first good one that is there.
+        family = tkfont.nametofont("TkDefaultFont", root=root).actual("family")
+        if root.tk.call("tk", "windowingsystem") == "x11":
+            there, good = tkfont.families(root), ("Inter", "Cantarell", "Ubuntu",
+                                                  "Noto Sans", "DejaVu Sans")
+            family = next((name for name in good if name in there), family)
+        self.fonts = {
+            name: tkfont.Font(root, family=family, size=size, weight=weight)
+            for name, size, weight in (
+                ("body", 11, "normal"), ("name", 11, "bold"), ("label", 10, "normal"),
+                ("small", 9, "normal"), ("small bold", 9, "bold"),
+                ("title", 13, "bold"), ("brand", 20, "bold"))}
+        # Tk shows an image only while Python holds it: a local variable would leave
+        # an empty spot as soon as this function returns.
+        self.images = {}                # for disc(), in region 8
+        self.logo = tk.PhotoImage(master=root, data=LOGO)
+        if self.scale >= 1.5:
+            self.logo = self.logo.zoom(2)
+        self.small_logo = self.logo.subsample(2)
+        self.style()
+
+    def px(self, size) -> int:
+        """Return a size in pixels of this screen; `size` is in 96ths of an inch."""
+        return round(size * self.scale)
+
+    def __getitem__(self, role) -> str:
+        """look["text"]: the colour of a role, as "#RRGGBB"."""
+        return self.colours[role]
+
+    def style(self):
+        """Make a ttk theme of our own, so that it looks the same on every system.
+
+        ttk draws by styles: configure() says how a kind of widget looks at rest, map()
+        what is different in a state (under the pointer: "active"; with the keyboard:
+        "focus"). "Link.TButton" is a TButton with what is said here on top.
+        """
+        style, px, fonts = ttk.Style(self.root), self.px, self.fonts
+        surface, accent, edge = self["surface"], self["accent"], self["edge"]
+        white = self["on accent"]
+        # "clam" is the one theme that is on every system and lets each colour be set.
+        style.theme_create("chattycat", parent="clam")
+        style.theme_use("chattycat")
+        # ".": every widget. focuscolor is the rim by which one sees where Tab has gone.
+        style.configure(".", background=surface, foreground=self["text"], borderwidth=0,
+                        font=fonts["body"], focuscolor=accent)
+        # clam draws a light and a dark line inside each border, for a look of depth;
+        # in the colour of the ground they cannot be seen.
+        style.configure("TEntry", fieldbackground=surface, bordercolor=edge,
+                        lightcolor=surface, darkcolor=surface, insertcolor=self["text"],
+                        selectbackground=accent, selectforeground=white, padding=px(7))
+        style.map("TEntry", bordercolor=[("focus", accent)])
+        style.configure("TButton", background=accent, foreground=white, anchor="center",
+                        focuscolor=white, font=fonts["name"], padding=(px(16), px(9)))
+        style.map("TButton", background=[("active", self["pressed"])])
+        # A button that looks like a link, for what is pressed less often.
+        style.configure("Link.TButton", background=surface, foreground=self["link"],
+                        focuscolor=accent, font=fonts["label"], padding=(px(10), px(5)))
+        style.map("Link.TButton", background=[("active", self["hover"])])
+        # A layout says of which parts a widget is made. This is a check button without
+        # its box (see LoginCard.ticked).
+        style.configure("TCheckbutton", font=fonts["label"])
+        style.map("TCheckbutton", background=[("active", surface)])
+        style.layout("TCheckbutton", [("Checkbutton.focus", {"children": [
+            ("Checkbutton.label", {})]})])
+
+    def text(self, parent, **more):
+        """Return a box for text of many lines, with tags (see Messages)."""
+        return tk.Text(parent, wrap="word", width=20, bd=0, highlightthickness=0,
+                       font=self.fonts["body"], bg=self["surface"], fg=self["text"],
+                       insertbackground=self["text"], selectbackground=self["accent"],
+                       inactiveselectbackground=self["accent"],
+                       selectforeground=self["on accent"], **more)
+
+    def label(self, parent, font="body", colour="text", ground="surface", **more):
+        """Return a line of text. A Label shows text or a picture, and does nothing."""
+        return tk.Label(parent, font=self.fonts[font], fg=self[colour],
+                        bg=self[ground], **more)
+
+
+class LoginCard:
+    """The card in the middle of the window: server, port, name, Connect.
+
+    None of our classes inherits from a widget: each *has* a frame. So this file can be
+    read in by a Python that has no Tk at all.
+    """
+
+    def __init__(self, parent, look, chat):
+        self.look, self.chat = look, chat
+        px = look.px
+        # A Frame is a box for other widgets. Its border is its "highlight".
+        self.frame = tk.Frame(parent, bg=look["window"])
+        card = tk.Frame(self.frame, bg=look["surface"], padx=px(32), pady=px(20),
+                        highlightthickness=1, highlightbackground=look["border"],
+                        highlightcolor=look["border"])
+        # Three ways to give a widget its place: place() at a spot (0.5 is the middle,
+        # whatever the window's size), grid() in rows and columns, pack() along a side.
+        card.place(relx=0.5, rely=0.5, anchor="center")
+        card.columnconfigure(0, weight=1, minsize=px(205))
+        card.columnconfigure(1, minsize=px(90))
+        top = tk.Frame(card, bg=look["surface"])
+        look.label(top, image=look.logo).pack()
+        look.label(top, "brand", text="ChattyCat").pack()
+        look.label(top, "label", "muted", text="Sign in to start chatting").pack(
+            pady=(0, px(12)))
+        # In a low window the entries and the button are worth more than the cat.
+        self.frame.bind("<Configure>", lambda event: show(
+            top, event.height > px(560), row=0, columnspan=2))
+        self.host = self.entry(card, "Server", chat.login.host, 3, 0)
+        self.port = self.entry(card, "Port", chat.login.port, 3, 1)
+        self.name = self.entry(card, "Your name", chat.login.name, 5, 0, columnspan=2)
+        # A BooleanVar lives in Tk; the check button switches it, we read it.
+        self.remember = tk.BooleanVar(parent, True)
+        self.tick = ttk.Checkbutton(card, variable=self.remember, command=self.ticked)
+        self.tick.grid(row=7, columnspan=2, sticky="w", pady=(px(12), 0))
+        self.ticked()
+        self.sentence = look.label(card, "label", wraplength=px(280), justify="left",
+                                   anchor="w", padx=px(10), pady=px(8))
+        self.button = ttk.Button(card, text="Connect", command=self.press)
+        self.button.grid(row=9, columnspan=2, sticky="ew", pady=(px(14), 0))
+        self.offer = ttk.Button(card, text="Start a server here", style="Link.TButton",
+                                command=chat.start_server)
+        look.label(card, "small", "muted", text="Enter connects").grid(
+            row=11, columnspan=2, pady=(px(12), 0))
+        for widget in (self.host, self.port, self.name, self.button):
+            widget.bind("<Return>", lambda event: self.press())
+
+    def entry(self, card, text, value, row, column, **where):
+        """Put a label and an entry, a box for one line of text, into the grid."""
+        look, px = self.look, self.look.px
+        look.label(card, "label", text=text).grid(
+            row=row, column=column, sticky="w", pady=(px(8), px(3)),
+            padx=(px(10) * column, 0))
+        entry = ttk.Entry(card, validate="key", width=8, font=look.fonts["body"],
+                          # On Tk 8.6 an Entry shows bytes from elsewhere in memory
+                          # when an emoji in it is deleted; so it takes none.
+                          validatecommand=(card.register(has_no_emoji), "%P"))
+        entry.insert(0, value)
+        entry.grid(row=row + 1, column=column, sticky="ew",
+                   padx=(px(10) * column, 0), **where)
+        return entry
+
+    def ticked(self):
+        """Draw the box as a letter: clam's own shows a cross for “yes”."""
+        box = "☑" if self.remember.get() else "☐"
+        self.tick.config(text=f"{box} Remember me on this computer")
+
+    def press(self):
+        """The button: connect, or stop trying."""
+        if self.chat.trying():
+            self.chat.command_disconnect("")
+            return
+        try:
+            port = port_number(self.port.get())
+            self.chat.remember = self.remember.get()
+            self.chat.connect(self.host.get(), port, self.name.get())
+        except ValueError as problem:
+            self.say(str(problem), "danger")
+
+    def say(self, text, colour):
+        """Show a sentence between the entries and the button; "" takes it away."""
+        ground = "surface" if colour == "muted" else f"{colour} ground"
+        self.sentence.config(text=text, fg=self.look[colour], bg=self.look[ground])
+        show(self.sentence, bool(text), row=8, columnspan=2, sticky="ew",
+             pady=(self.look.px(12), 0))
+
+    def show_status(self, status):
+        """Say what the connection does."""
+        state = status["state"]
+        colour = {"connecting": "muted", "greeting": "muted", "waiting": "warning"}
+        waits = " This window waits for it." if state == "waiting" else ""
+        self.say(status["text"] + waits, colour.get(state, "danger"))
+        self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
+        show(self.offer, self.chat.can_start_server(), row=10, columnspan=2,
+             sticky="ew", pady=(self.look.px(6), 0))
+        if state in ("choose_name", "offline"):
+            self.name.focus_set()
+            self.name.selection_range(0, "end")
+
+
+def has_no_emoji(text) -> bool:
+    """Whether Tk 8.6 can hold each character as one (it counts in 16 bits)."""
+    return all(character <= "\uffff" for character in text)
+
+
+def show(widget, wanted: bool, **where):
+    """Put a widget into its place in the grid, or take it out."""
+    if wanted:
+        widget.grid(**where)
+    else:
+        widget.grid_remove()
+# endregion
+
+
+# region 8. The window: people  (lesson 10)
+def disc(look, colour, ground, size, longer=0):
+    """Return a round picture, `size` in 96ths of an inch, for this ground.
+
+    `longer` makes a pill of it: so many pixels between its two round ends.
+
+    A Canvas draws ovals with steps at the rim, since a pixel is either in or out. Here
+    each pixel at the rim is mixed of both colours, by how far the rim cuts into it
+    (anti-aliasing): with the rim in its middle, half of each. The picture is square,
+    so its corners must have the colour of what is behind it: hence `ground`.
+
+    3 ms a disc, so each is painted only once and kept.
+    """
+    if (colour, ground, size, longer) not in look.images:
+        high = look.px(size)
+        middle = (high - 1) / 2
+        # "#1F5FD6" -> [31, 95, 214]: red, green, blue, from 0 to 255. Base 16, so two
+        # digits hold just that.
+        inside, outside = ([int(c[at:at + 2], 16) for at in (1, 3, 5)]
+                           for c in (colour, ground))
+        rows = []
+        for y in range(high):
+            row = []
+            for x in range(high + longer):
+                # How far from the line between the two ends' middles (Pythagoras).
+                beside = max(middle - x, x - middle - longer, 0)
+                share = min(1, max(0, high / 2 - math.hypot(beside, y - middle)))
+                row.append("#%02x%02x%02x" % tuple(
+                    round(a * share + b * (1 - share))
+                    for a, b in zip(inside, outside)))
+            rows.append("{" + " ".join(row) + "}")
+        image = tk.PhotoImage(master=look.root, width=high + longer, height=high)
+        # put() wants "{#112233 #112234 …} {…} …", a list of lists as Tcl writes it.
+        image.put(" ".join(rows))
+        look.images[colour, ground, size, longer] = image
+    return look.images[colour, ground, size, longer]
+
+
+# The sidebar keeps nothing of its own: when something has changed, it draws anew what
+# the chat knows now. So it can never show a person who has gone.
+class Sidebar:
+    """The left side: who I am, Everyone, then each person: disc, name, unread lines.
+
+    Drawn on a Canvas, a surface for lines, pictures and text: a list widget cannot
+    show a disc and a badge in one row, and a frame with four widgets for each of 200
+    people would be slow.
+
+    A row's colour is the person's own, from the server, the same as in the messages;
+    and the letter on it says the same to those who do not tell colours apart.
+    """
+    ROW = 40                            # 96ths of an inch
+
+    def __init__(self, parent, look, chat):
+        self.look, self.chat = look, chat
+        px = look.px
+        self.frame = tk.Frame(parent, bg=look["sidebar"])
+        # fill="x": as wide as the sidebar. anchor="w" (west): at the left of its place.
+        mine = tk.Frame(self.frame, bg=look["sidebar"])
+        # A pair is the room before and behind: above and below, or left and right.
+        mine.pack(fill="x", padx=px(14), pady=(px(12), px(6)))
+        look.label(mine, ground="sidebar", image=look.small_logo).pack(side="left")
+        self.me = look.label(mine, "name", ground="sidebar")
+        self.me.pack(anchor="w", padx=px(8))
+        # compound: a picture, the dot, and a text in one label.
+        self.state = look.label(mine, "small", "muted", "sidebar", compound="left")
+        self.state.pack(anchor="w", padx=px(8))
+        # takefocus: the Tab key stops here too, and the rim shows it.
+        self.canvas = tk.Canvas(self.frame, width=px(244), bg=look["sidebar"],
+                                takefocus=1, highlightthickness=px(2),
+                                highlightbackground=look["sidebar"],
+                                highlightcolor=look["accent"])
+        # expand: this one gets all the room that the others have left.
+        self.canvas.pack(fill="both", expand=True)
+        self.rows = []                  # (y, name) of what can be chosen
+        # bind() gives Tk a function to call when something happens to the widget. It
+        # is called with an event: which key, where the pointer was, and so on. A
+        # lambda throws that away where only the fact counts.
+        bind = self.canvas.bind
+        bind("<Button-1>", self.click)
+        bind("<Up>", lambda event: self.step(-1))
+        bind("<Down>", lambda event: self.step(1))
+        bind("<Configure>", lambda event: self.draw())      # another size
+        # The wheel: Windows and macOS send MouseWheel, X11 with Tk 8.6 two buttons.
+        bind("<MouseWheel>", lambda event: self.scroll(-1 if event.delta > 0 else 1))
+        bind("<Button-4>", lambda event: self.scroll(-1))
+        bind("<Button-5>", lambda event: self.scroll(1))
+
+    def show_status(self, state):
+        """Show how the connection is, under our name."""
+        words = {"online": "Connected", "waiting": "Reconnecting…"}
+        ok = "ok" if state == "online" else "warning"
+        # config() changes what was given when the widget was made.
+        self.state.config(text=" " + words.get(state, "Connecting…"),
+                          image=disc(self.look, self.look[ok], self.look["sidebar"], 9))
+
+    def scroll(self, steps):
+        """Move the list by some rows."""
+        # A canvas scrolls past its end when everything fits; so ask first.
+        if self.canvas.yview() != (0.0, 1.0):
+            self.canvas.yview_scroll(steps, "units")
+
+    def click(self, event):
+        """Open the conversation in whose row the click was."""
+        self.canvas.focus_set()
+        # The event counts from the top of what is seen; the rows stand where they do
+        # in the whole list. canvasy() knows how far it is scrolled.
+        y = self.canvas.canvasy(event.y)
+        for top, name in self.rows:
+            if top <= y < top + self.look.px(self.ROW):
+                self.chat.show(self.chat.conversation_with(name))
+                return
+
+    def step(self, by):
+        """Up and Down: the conversation above or below the current one.
+
+        Whatever a mouse can do here, keys can do as well: not everybody has a mouse,
+        or a hand that can aim with it.
+        """
+        names = [name for _, name in self.rows]
+        if self.chat.current.name in names:
+            at = names.index(self.chat.current.name) + by
+            if 0 <= at < len(names):
+                self.chat.show(self.chat.conversation_with(names[at]))
+                # To show a conversation puts the keyboard into its composer. Back
+                # here, or a second Down would move the cursor there.
+                self.canvas.focus_set()
+
+    def draw(self):
+        """Draw all rows anew.
+
+        To change only what has changed would take five times the code; all anew, with
+        200 people, takes 9 ms, and at most once for each batch of news.
+        """
+        chat, me = self.chat, name_key(self.chat.me or "")
+        self.me.config(text=chat.me or "")
+        # What a Canvas shows are items: they stay until they are deleted.
+        self.canvas.delete("all")
+        self.rows = []
+        # Ourselves first, then by the alphabet: a list that jumps with each message
+        # would be more clever, and one would click on the wrong person.
+        here = sorted(chat.people.items(), key=lambda item: (item[0] != me, item[0]))
+        # Who has left stays, in grey, while there is something to read: to be told "2
+        # unread" and not find them would be worse than a longer list.
+        gone = [talk for key, talk in chat.conversations.items()
+                if talk is not chat.everyone and key not in chat.people
+                and (talk.lines or talk is chat.current)]
+        y = self.row(self.look.px(6), None, 0, chat.everyone)
+        y = self.header(y, f"PEOPLE ONLINE — {chat.count}")
+        for key, (name, color) in here:
+            y = self.row(y, name, color, chat.conversations.get(key), you=key == me)
+        if gone:
+            y = self.header(y, f"OFFLINE — {len(gone)}")
+        for talk in gone:
+            y = self.row(y, talk.name, talk.color, talk, present=False)
+        # How far one can scroll. At least what is seen, or a short list could be
+        # moved about in its window.
+        self.canvas.config(scrollregion=(0, 0, 1, max(y, self.canvas.winfo_height())))
+
+    def header(self, y, text):
+        """Draw a small title between rows; return where the next row begins."""
+        px, look = self.look.px, self.look
+        self.canvas.create_text(px(18), y + px(20), text=text, anchor="w",
+                                font=look.fonts["small bold"], fill=look["muted"])
+        return y + px(36)
+
+    def row(self, y, name, color, conversation, present=True, you=False):
+        """Draw a row (name None: Everyone); return where the next one begins."""
+        # create_…() draws an item at (x, y). Later items lie on top of earlier ones,
+        # so the order here is: ground, disc, letter, dot, name, badge.
+        look, px, canvas = self.look, self.look.px, self.canvas
+        # winfo_…() asks for what is on the screen; before it is there, 1 comes back.
+        height, width = px(self.ROW), max(canvas.winfo_width(), px(120))
+        middle = y + height // 2
+        ground = look["sidebar"]
+        if conversation is self.chat.current:
+            ground = look["selected"]
+            canvas.create_rectangle(px(6), y, width - px(6), y + height, width=0,
+                                    fill=ground)
+        if name is None:
+            self.picture(middle, "#", look["accent"], look["on accent"], ground)
+        else:
+            colour = look.names[color] if present else look["muted"]
+            self.picture(middle, name[0].upper(), colour, look["on disc"], ground)
+            if present:
+                # A dot: online. First a larger one in the ground's colour, as a rim,
+                # so that the green one stands apart from a green disc too.
+                for size, role in ((13, ground), (9, look["ok"])):
+                    canvas.create_image(px(42), middle + px(9),
+                                        image=disc(look, role, ground, size))
+        text = name or "Everyone"
+        # Bold while something is unread: a red badge alone would tell nothing to
+        # those who cannot tell red from green.
+        unread = conversation.unread if conversation is not None else 0
+        font = look.fonts["name" if unread or name is None else "body"]
+        room = width - px(58) - px(60 if unread else 14)
+        canvas.create_text(px(58), middle, anchor="w", font=font,
+                           text=shorten(text + " (you)" * you, font, room),
+                           fill=look["text" if present else "muted"])
+        if unread:
+            self.badge(width - px(34), middle, unread, ground)
+        self.rows.append((y, name))
+        return y + height
+
+    def picture(self, y, letter, colour, ink, ground):
+        """Draw somebody's disc with their initial: a face, for lack of a better."""
+        x, look = self.look.px(32), self.look
+        self.canvas.create_image(x, y, image=disc(look, colour, ground, 28))
+        self.canvas.create_text(x, y, text=letter, fill=ink, font=look.fonts["name"])
+
+    def badge(self, x, y, unread, ground):
+        """Draw how much is unread: a pill as long as its number."""
+        look, font = self.look, self.look.fonts["small bold"]
+        # More than 99 nobody counts, and the row has no room for it.
+        number = "99+" if unread > 99 else str(unread)
+        pill = disc(look, look["badge"], ground, 20,
+                    max(0, font.measure(number) - look.px(8)))
+        self.canvas.create_image(x, y, image=pill)
+        self.canvas.create_text(x, y, text=number, fill=look["on accent"], font=font)
+
+
+# Long names are shown as far as they go: a row that wraps would push all others down,
+# and one that runs out of the sidebar would hide its own badge.
+def shorten(text, font, room):
+    """Cut a text to `room` pixels, with an ellipsis at its end.
+
+    Measured and not counted: twenty "i" are as wide as six "W".
+    """
+    if font.measure(text) <= room:
+        return text
+    while text and font.measure(text + "…") > room:
+        text = text[:-1]
+    return text + "…"
+# endregion
+
+
+# region 9. The window: messages  (lesson 12)
+class Header:
+    """The line above the messages: which conversation, two buttons; and the banner.
+
+    The banner says what is wrong with the connection, and what one can do. It is a
+    strip and not a message box: one can go on reading, and nothing has to be clicked
+    away when the trouble is over.
+    """
+
+    def __init__(self, parent, look, chat):
+        self.look, self.chat = look, chat
+        px = look.px
+        self.frame = tk.Frame(parent, bg=look["surface"])
+        self.frame.pack(fill="x")
+        # What has to stay in sight is packed first: when the window gets narrow, pack()
+        # takes the space away from what came last.
+        # The buttons do what the commands do, by the same code. Whoever types /help
+        # and whoever clicks must not get two different things one day.
+        for text, word in (("Help", "/help"), ("Log out", "/disconnect")):
+            # word=word: without it both buttons would have the loop's last word.
+            ttk.Button(self.frame, text=text, style="Link.TButton",
+                       command=lambda word=word: chat.typed(word)).pack(
+                side="right", padx=(0, px(8)))
+        # Empty for now: show() fills them, at the start and whenever it changes.
+        self.title = look.label(self.frame, "title")
+        self.title.pack(side="left", padx=(px(18), px(12)), pady=px(12))
+        # anchor="w": where there is no room, the end is cut off and not both sides.
+        self.subtitle = look.label(self.frame, "small", "muted", anchor="w")
+        self.subtitle.pack(side="left")
+        self.rule = tk.Frame(parent, bg=look["border"], height=1)
+        self.rule.pack(fill="x")
+        self.banner = tk.Frame(parent, bg=look["warning ground"])
+        ttk.Button(self.banner, text="Retry now", style="Link.TButton",
+                   command=chat.retry_now).pack(side="right", padx=px(12), pady=px(5))
+        self.offer = ttk.Button(self.banner, text="Start a server here",
+                                style="Link.TButton", command=chat.start_server)
+        self.sentence = look.label(self.banner, "label", "warning", "warning ground")
+        # The banner itself is not packed: show() does that when there is trouble.
+        self.sentence.pack(side="left", padx=px(18), pady=px(7))
+        # A sentence that is too long for the window goes on in a second line.
+        self.banner.bind("<Configure>", lambda event: self.sentence.config(
+            wraplength=max(px(150), event.width - px(290)), justify="left"))
+
+    def show(self):
+        """Show the current conversation's title, and the banner if there is trouble."""
+        chat, name = self.chat, self.chat.current.name
+        # Called once a second for the countdown: setting a label to what it shows
+        # already costs Tk nothing.
+        people = "1 person" if chat.count == 1 else f"{chat.count} people"
+        self.title.config(text="# Everyone" if name is None else name)
+        where = f"Public room · {people} online"
+        if name is not None:
+            away = "" if name_key(name) in chat.people else " · offline"
+            where = f"Private · only the two of you can read this{away}"
+        self.subtitle.config(text=where)
+        if not chat.trying():
+            self.banner.pack_forget()
+            return
+        self.sentence.config(text=chat.status["text"] + chat.countdown())
+        self.offer.pack_forget()
+        if chat.can_start_server():
+            self.offer.pack(side="right")
+        self.banner.pack(fill="x", after=self.rule)
+
+
+class Messages:
+    """One conversation on the screen: a Text that can be read and copied from.
+
+    A Text holds many lines; a tag is a name for a part of it, and for how it looks.
+    Each conversation has its own: to show another one is to pack another widget, with
+    its scrolling and selection as they were. 50 of them cost 2 MB.
+
+    What stands in it, with the tags of each part:
+
+        ● Tigrou  14:02         "head" and "name3"; "head" and "time"
+          Hello everyone!       "body" and "arrived" (or "waiting": grey)
+        Félix joined · 14:03    "system"
+    """
+    SAME_AUTHOR = 300                   # seconds without a second header
+
+    def __init__(self, parent, look):
+        self.look = look
+        px = look.px
+        self.frame = tk.Frame(parent, bg=look["surface"])
+        # state="disabled": nobody types into it; add() switches it on for a moment.
+        # height and width are the least it wants, in characters; pack() gives it all
+        # there is. takefocus=0: Tab passes it by, on the way to the composer.
+        self.text = look.text(self.frame, state="disabled", height=4, takefocus=0,
+                              cursor="arrow", padx=px(18), pady=px(8), spacing2=px(4),
+                              tabs=(px(22),))
+        bar = ttk.Scrollbar(self.frame, command=self.bar_moved)
+        bar.pack(side="right", fill="y")
+        self.style_bar()
+        # The two tell each other where they are: the bar moves the text, and the text
+        # says which part of it is seen (from 0.0, the top, to 1.0, the end).
+        self.text.config(yscrollcommand=bar.set)
+        self.text.pack(side="left", fill="both", expand=True)
+        self.make_tags()
+        self.last = None                # the newest Line, for its header and day
+        # Whether to follow the newest line. Only the user's scrolling changes it: a
+        # window that shrinks moves the end out of sight too, and nobody wanted that.
+        self.stick = True
+        self.text.bind("<Configure>", lambda event: self.follow())
+        for event in ("<MouseWheel>", "<Button-4>", "<Button-5>", "<Key>"):
+            # Tk scrolls only after this; when it is idle again, it has. add=True: a
+            # second binding beside Tk's own, not in its place.
+            self.text.bind(event, lambda event: self.text.after_idle(self.look_where),
+                           add=True)
+        # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
+        self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
+
+    def style_bar(self):
+        """A scroll bar without arrows, unseen where there is nothing to scroll."""
+        style, look = ttk.Style(self.text), self.look
+        surface, border, name = look["surface"], look["border"], "Vertical.TScrollbar"
+        style.configure(name, background=border, troughcolor=surface, width=look.px(8),
+                        bordercolor=surface, lightcolor=border, darkcolor=border,
+                        gripcount=0)
+        style.map(name, background=[("disabled", surface), ("active", look["edge"])],
+                  lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
+        # The trough, and the thumb in it; the part that is left out are the arrows.
+        thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
+        style.layout(name, [("Vertical.Scrollbar.trough",
+                             {"sticky": "ns", "children": [thumb]})])
+
+    def make_tags(self):
+        """Define how each kind of text looks. Later tags win over earlier ones.
+
+        lmargin1 indents a line, lmargin2 its continuation: a long text stays under its
+        author's name. spacing1 is the room above a line, spacing3 below, spacing2
+        between the pieces of one that is wrapped.
+        """
+        tag, look, px = self.text.tag_configure, self.look, self.look.px
+        fonts, indent = look.fonts, {"lmargin1": px(22), "lmargin2": px(22)}
+        tag("head", font=fonts["name"], spacing1=px(10))
+        tag("body", spacing1=px(2), **indent)
+        tag("time", font=fonts["small"], foreground=look["muted"])
+        # name0 to name11: the server's twelve indexes, in this theme's colours.
+        for index, colour in enumerate(look.names):
+            tag(f"name{index}", foreground=colour)
+        for kind, colour in (("system", "muted"), ("error", "danger")):
+            tag(kind, foreground=look[colour], font=fonts["label"], spacing1=px(4),
+                **indent)
+        tag("notice", foreground=look["link"])
+        tag("day", foreground=look["muted"], font=fonts["small bold"],
+            justify="center", spacing1=px(14), spacing3=px(4))
+        for state, colour in (("waiting", "muted"), ("unknown", "muted"),
+                              ("failed", "danger")):
+            tag(state, foreground=look[colour])
+        self.text.tag_raise("sel")      # what is selected must be seen to be
+
+    # --- scrolling
+
+    def bar_moved(self, *where):
+        """The user has moved the scroll bar; `where` is for yview() to understand."""
+        self.text.yview(*where)
+        self.look_where()
+
+    def scroll(self, pages):
+        """PgUp (-1) and PgDn (1)."""
+        self.text.yview_scroll(pages, "pages")
+        self.look_where()
+
+    def look_where(self):
+        """Take note of where the user has scrolled to."""
+        self.stick = self.text.yview()[1] >= 1.0
+
+    def to_the_end(self):
+        """Go to the newest line, and follow it from now on."""
+        self.stick = True
+        self.follow()
+
+    def follow(self):
+        """Show the newest line, if the user is there. Whoever has scrolled up reads
+        something, and must not be torn away from it by each new line."""
+        if self.stick:
+            self.text.see("end")
+
+    # --- lines
+
+    def add(self, lines):
+        """Add lines, all in one insert. 10,000 take 0.5 s so, and one by one 24 s."""
+        # Each insert makes Tk lay the text out anew; so all lines of a batch go into
+        # one list first.
+        pieces = []
+        for line in lines:
+            pieces += self.pieces(line)
+            self.last = line
+        if pieces:
+            self.text.config(state="normal")
+            self.text.insert("end", *pieces)
+            self.forget_oldest()
+            self.text.config(state="disabled")
+            self.follow()
+
+    def pieces(self, line):
+        """Return what insert() wants for a line: text, tags, text, tags, …
+
+        Tags go in with their text. Positions that we counted ourselves would be wrong:
+        Tk 8.6 counts an emoji as two, Python and Tk 9 as one.
+        """
+        # The day stands above, the clock here; both in this computer's own zone.
+        out, last, clock = [], self.last, f"{line.time:%H:%M}"
+        if last is None or last.time.date() != line.time.date():
+            # The first line of a day, by this computer's clock: its midnight counts.
+            # Not "%d": it would write "07". "%-d" is not known on Windows.
+            day = f"{line.time:%A} {line.time.day} {line.time:%B %Y}"
+            out += [day + "\n", ("day",)]
+            last = None
+        if line.kind in ("system", "error"):
+            return out + [f"{line.text} · {clock}\n", (line.kind,)]
+        # Who goes on talking needs no new header; after five minutes the time does.
+        same = (last is not None
+                and (last.kind, last.author) == (line.kind, line.author)
+                and (line.time - last.time).total_seconds() < self.SAME_AUTHOR)
+        if not same:
+            name = "notice" if line.kind == "notice" else f"name{line.color}"
+            out += [f"●\t{line.author}", ("head", name),
+                    f"  {clock}\n", ("head", "time")]
+        # A tag of its own, by which change() finds the line again.
+        return out + [line.text + "\n", ("body", line.state or "arrived",
+                                         f"ref {line.ref}")]
+
+    def change(self, line):
+        """Show a line's new state: the receipt came, or will not come.
+
+        tag_ranges() gives the start and the end of what has a tag; nothing if the line
+        was among the oldest and is forgotten.
+        """
+        spot = self.text.tag_ranges(f"ref {line.ref}")
+        if spot:
+            # Only the look changes; the text stays where it stood when it was sent.
+            self.text.tag_remove("waiting", *spot)
+            if line.state:
+                self.text.tag_add(line.state, *spot)
+
+    def forget_oldest(self):
+        """Keep the newest lines.
+
+        In lots, since each cut at the top costs time; and not while the user reads
+        further up, for it would move the text under their eyes.
+        """
+        # index() gives "line.column", the lines counted from 1.
+        count = int(self.text.index("end").split(".")[0])
+        if count > KEPT_LINES * 1.1 and self.stick:
+            self.text.delete("1.0", f"{count - KEPT_LINES}.0")
+# endregion
+
+
+# region 10. The window: composer and menus  (lesson 10)
+class Composer:
+    """The box where one types, of one to six lines, and the Send button."""
+
+    def __init__(self, parent, look, chat, sent):
+        """`sent()` is called after each line."""
+        self.look, self.chat, self.sent = look, chat, sent
+        px = look.px
+        self.frame = tk.Frame(parent, bg=look["surface"])
+        # highlightcolor: the rim while the focus is inside, so that one sees where
+        # one types.
+        box = tk.Frame(self.frame, bg=look["surface"], highlightthickness=1,
+                       highlightbackground=look["edge"], highlightcolor=look["accent"])
+        box.pack(fill="x", padx=px(18), pady=(px(4), 0))
+        ttk.Button(box, text="Send", command=self.send).pack(
+            side="right", padx=px(5), pady=px(5))
+        # A Text and not an Entry: it takes more than one line, and every emoji (see
+        # LoginCard.entry).
+        self.text = look.text(box, height=1, undo=True, padx=px(14), pady=px(12))
+        self.text.pack(side="left", fill="both", expand=True)
+        self.hint = look.label(self.text, colour="muted", cursor="xterm", bd=0, padx=0,
+                               pady=0)
+        look.label(self.frame, "small", "muted", anchor="w", text="Enter sends · "
+                   "Shift+Enter new line · /help lists the commands").pack(
+            fill="x", padx=px(18), pady=(px(4), px(8)))
+        self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
+        self.text.bind("<Return>", self.on_return)
+        # Tk calls this at the first change, and not again until on_change() has taken
+        # the mark "modified" back.
+        self.text.bind("<<Modified>>", self.on_change)
+
+    def on_return(self, event):
+        """Enter sends. A binding of ours runs before Tk's own for the same key."""
+        if event.state & 0x1:           # Shift is held: Tk's own way, a new line
+            return None
+        self.send()
+        return "break"                  # and nothing more: no new line
+
+    def send(self):
+        """Let the chat obey what stands in the box; put it back if it was wrong."""
+        talk = self.chat.current
+        # On Tk 8.6 some keys can cut an emoji in half, and half of one cannot be sent.
+        text = self.text.get("1.0", "end-1c").encode("utf-8", "replace").decode()
+        self.set("")
+        if not self.chat.typed(text):
+            talk.draft = text
+            self.show(self.chat.current)
+        self.sent()
+
+    def set(self, text):
+        """Put a text into the box in place of what is there."""
+        self.text.delete("1.0", "end")
+        self.text.insert("1.0", text)
+        self.text.edit_reset()          # or Ctrl+Z would bring a sent line back
+        self.on_change()
+
+    def on_change(self, event=None):
+        """Keep the draft, and make the box as high as its text."""
+        self.text.edit_modified(False)
+        draft = self.chat.current.draft = self.text.get("1.0", "end-1c")
+        # Display lines: a long line that is wrapped counts as several. Some Pythons
+        # return a number, others a tuple of one, or None for none.
+        rows = self.text.count("1.0", "end", "displaylines") or 1
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        self.text.config(height=min(6, max(1, rows)))
+        name = self.chat.current.name
+        self.hint.config(text="Message everyone…" if name is None
+                         else f"Message {name}, privately…")
+        if draft:
+            self.hint.place_forget()
+        else:
+            self.hint.place(x=self.look.px(2), y=0)
+
+    def show(self, conversation):
+        """Put the conversation's own draft into the box."""
+        self.set(conversation.draft)
+        self.text.focus_set()
+
+
+class Window:
+    """All the parts put together: the face of the chat for those who have a screen."""
+
+    def __init__(self, root, options):
+        self.root = root
+        self.chat = chat = Chat(self, options)
+        self.look = look = Look(root, options.theme)
+        # A conversation gets a view when it is first shown, so a room with 200 people
+        # begins with one Text and not with 200.
+        self.views = {}                 # conversation -> Messages
+        self.batch = {}                 # conversation -> lines not yet on the screen
+        self.changed = False            # people or unread marks are not yet on it
+        self.quit_wanted = False        # set by a signal
+        root.iconphoto(True, look.logo)
+        self.login = LoginCard(root, look, chat)
+        # The room: people on the left; header, banner, messages, composer on the right.
+        self.room = tk.Frame(root, bg=look["border"])
+        self.sidebar = Sidebar(self.room, look, chat)
+        self.sidebar.frame.pack(side="left", fill="y", padx=(0, 1))
+        self.main = tk.Frame(self.room, bg=look["surface"])
+        self.main.pack(side="left", fill="both", expand=True)
+        self.header = Header(self.main, look, chat)
+        self.composer = Composer(self.main, look, chat, self.to_the_end)
+        self.composer.frame.pack(side="bottom", fill="x")
+        self.bind_keys()
+        # Without this the close button would destroy the window under our feet.
+        root.protocol("WM_DELETE_WINDOW", self.quit)
+        self.login.frame.pack(fill="both", expand=True)
+        self.login.name.focus_set()
+        self.status_changed()
+        self.login.say(chat.login.trouble, "warning")
+        # after() calls a function once, so many ms from now; see drain() and tick().
+        self.timers = {"drain": root.after(0, self.drain),
+                       "tick": root.after(1000, self.tick)}
+        if options.name:
+            self.login.press()
+
+    def bind_keys(self):
+        """Keys that work wherever the focus is, or while typing."""
+        text, command = self.composer.text, "Control"
+        if self.root.tk.call("tk", "windowingsystem") == "aqua":
+            command = "Command"         # a Mac's key for such things
+        self.root.bind(f"<{command}-q>", lambda event: self.quit())
+        text.bind("<Prior>", lambda event: self.page(-1))       # PgUp, while typing
+        text.bind("<Next>", lambda event: self.page(1))
+        text.bind("<Escape>", lambda event: self.to_the_end())
+        self.sidebar.canvas.bind("<Return>", lambda event: text.focus_set())
+
+    # --- the main thread's loop
+
+    def drain(self):
+        """Every 50 ms take in what came; sooner when there is more.
+
+        This is where the network meets the window. The receive thread cannot simply
+        call a method of ours: Tk belongs to the main thread, and called from another
+        one it waits, raises or aborts, depending on the moment. So the thread puts
+        what it read into a queue, and the main thread comes and looks.
+
+        Polling costs 0.6 % of a processor. The other way, event_generate() from the
+        receive thread, waits while the window is busy and hangs when it closes.
+        """
+        more = True
+        try:
+            if self.quit_wanted:
+                self.quit()
+                return
+            more = self.chat.drain(200, 0.015)
+            self.show_batch()
+        finally:                        # one bad message must not end the loop
+            if self.root is not None:
+                self.timers["drain"] = self.root.after(10 if more else 50, self.drain)
+
+    def show_batch(self):
+        """Show what came since the last time: one insert for each conversation."""
+        batch, self.batch = self.batch, {}
+        for conversation, new in batch.items():
+            # One that was never looked at has no view yet, and keeps its lines.
+            if conversation in self.views:
+                self.views[conversation].add(new)
+        if self.changed:
+            self.changed = False
+            self.sidebar.draw()
+            self.show_titles()
+
+    def tick(self):
+        """Once a second: the countdown, and who has been away for long."""
+        self.timers["tick"] = self.root.after(1000, self.tick)
+        self.chat.tick()
+        self.header.show()
+
+    # --- what the chat tells its face
+
+    def line_added(self, conversation, line):
+        """Only keep it: show_batch() shows all lines of a batch at once."""
+        self.batch.setdefault(conversation, []).append(line)
+
+    def line_changed(self, conversation, line):
+        self.show_batch()               # the line may be in this very batch
+        if conversation in self.views:
+            self.views[conversation].change(line)
+
+    def people_changed(self):
+        """Only noted, as above: 200 people who come at once are drawn once."""
+        self.changed = True
+
+    def status_changed(self):
+        """Show the login card or the room, and how the connection is."""
+        state = self.chat.status["state"]
+        # Who was in once stays in the room while we reconnect: there is much to read.
+        inside = self.chat.me is not None and state not in ("offline", "choose_name")
+        if inside != bool(self.room.winfo_manager()):
+            (self.login.frame if inside else self.room).pack_forget()
+            (self.room if inside else self.login.frame).pack(fill="both", expand=True)
+            if inside:
+                self.shown(self.chat.current)
+        self.sidebar.show_status(state)
+        self.login.show_status(self.chat.status)
+        self.show_titles()
+
+    def shown(self, conversation):
+        """Bring a conversation to the front, with its messages and its draft."""
+        self.show_batch()
+        known = self.chat.conversations.values()
+        for old in [talk for talk in self.views if talk not in known]:
+            self.views.pop(old).frame.destroy()         # of a server that we left
+        for view in self.views.values():
+            view.frame.pack_forget()
+        if conversation not in self.views:
+            self.views[conversation] = Messages(self.main, self.look)
+            self.views[conversation].add(conversation.lines)
+        self.views[conversation].frame.pack(fill="both", expand=True)
+        self.composer.show(conversation)
+        self.show_titles()
+
+    def show_titles(self):
+        """The title counts what is unread: it is seen when the window is not."""
+        self.header.show()
+        unread = sum(talk.unread for talk in self.chat.conversations.values())
+        title = "ChattyCat" + (f" — {self.chat.me}" if self.chat.me else "")
+        self.root.title(f"({unread}) {title}" if unread else title)
+
+    # --- what the user does
+
+    def page(self, pages):
+        """PgUp and PgDn in the composer scroll the messages."""
+        self.views[self.chat.current].scroll(pages)
+        return "break"                  # or the cursor in the box would move as well
+
+    def to_the_end(self):
+        """Esc, and after each line sent: who speaks wants to see the answer."""
+        self.show_batch()
+        if self.chat.current in self.views:
+            self.views[self.chat.current].to_the_end()
+
+    def want_to_quit(self, *_):
+        """A signal came; the next drain() sees it."""
+        self.quit_wanted = True
+
+    def quit(self):
+        """Close: stop the timers, say bye, take the window down."""
+        root, self.root = self.root, None
+        if root is None:                # a second click, while the first one works
+            return
+        for timer in self.timers.values():
+            root.after_cancel(timer)    # or Tk complains of a command that is gone
+        root.withdraw()                 # out of sight at once; the bye takes a moment
+        self.chat.leave()
+        # An image that Python throws away later, in whatever thread it does so, would
+        # ask a Tk that is no more.
+        self.look.images.clear()
+        root.destroy()                  # and mainloop() returns
+# endregion
+
+
+# region 13. Plain lines  (lesson 14)
+class PlainLines:
+    """The chat without a window: what you type is sent, what comes is printed.
+
+    For a terminal, a screen reader, or a pipe: `echo hi | … --plain --name Bot`. A
+    screen reader says each line as it comes; it can say nothing of a drawing on a
+    Canvas.
+
+    It is also the smallest face there is, for who wants to write one: the same chat as
+    the window's, the same commands, and only the methods at the end are its own. A bot
+    is a face too: line_added() gets each line, chat.say() answers.
+
+    Two threads: one waits for the keyboard, the main thread for everything else. They
+    meet in a queue, as those of the connection do.
+    """
+
+    def __init__(self, options):
+        """Nothing happens yet; run() does it all."""
+        self.chat = Chat(self, options)
+        self.name = options.name
+        # From the keyboard's thread. Unbounded: nobody types faster than we read, and
+        # what a pipe brings has to be kept somewhere.
+        self.typed = queue.SimpleQueue()
+        # What a pipe writes comes at once, what a person types comes when it comes.
+        # Both are lines, and from here on nobody can tell them apart.
+        self.held = collections.deque()     # typed before we were in
+        self.asking = False                 # the next line typed is a name
+        self.is_person = sys.stdin is not None and sys.stdin.isatty()
+        self.input_over = False             # Ctrl+D, or the end of the pipe
+        self.over = None                    # the exit status, at the end
+        if self.chat.login.trouble:
+            self.print(f"* {self.chat.login.trouble}")
+
+    def run(self) -> int:
+        """Print what comes and send what is typed, until one of them ends."""
+        # Reading the keyboard waits, and no thread can wait for two things at once.
+        # (select() could, on Linux and macOS; on Windows it knows sockets only.)
+        threading.Thread(target=self.read, daemon=True, name="keyboard").start()
+        if self.name:
+            self.connect(self.name)
+        else:
+            self.ask_name("Hello.")
+        # The main thread's loop, as the window's drain(): look at both queues, then
+        # sleep a little. Waiting in one of them would make it deaf to the other.
+        next_tick = 0.0
+        while self.over is None:
+            self.chat.drain(200, 1)
+            self.obey_typed()
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + 1
+                self.chat.tick()
+            # 50 looks a second: for a person as good as at once, and next to nothing
+            # for a processor.
+            time.sleep(0.02)
+        self.chat.leave()               # the bye; whoever pipes to us has no window
+        return self.over
+
+    def read(self):
+        """The keyboard's thread. It only hands over what was typed."""
+        # readline() and not input(): that one makes Ctrl+C end with an abort here.
+        if sys.stdin is not None:       # None: started without any input (`<&-`)
+            for line in iter(sys.stdin.readline, ""):
+                self.typed.put(line.rstrip("\n"))
+        self.typed.put(None)            # Ctrl+D, or the end of a pipe
+
+    def obey_typed(self):
+        """Do what was typed since the last look: a command, a name, or a message.
+
+        What comes before we are in is kept: a pipe has written all its lines before
+        the first packet is back, and they must not be lost.
+        """
+        while not self.typed.empty():
+            text = self.typed.get()
+            if text is None:
+                self.input_over = True
+                self.give_up = time.monotonic() + 30    # on a server that hangs
+            else:
+                self.held.append(text)
+        # One at a time: the first may be /connect, or the connection be lost, and then
+        # the others must not be thrown after it.
+        while self.held and self.over is None and self.is_due(self.held[0]):
+            text = self.held.popleft()
+            if self.asking and not text.startswith("/"):
+                self.asking = False
+                self.connect(text.strip() or self.chat.login.name)
+            else:
+                self.chat.typed(text)
+        if self.input_over and self.over is None:
+            self.end_of_input()
+
+    def is_due(self, text) -> bool:
+        """Whether it is this line's turn, or it has to wait until we are in.
+
+        Obeyed too early, a pipe's first message would be refused ("You are not
+        connected"), and its /quit would leave before it was ever in.
+        """
+        if self.asking or not self.chat.trying():
+            return True
+        # On the way in a pipe's lines wait, /quit at its end as well. A person who
+        # types a command means now.
+        return (self.is_person and text.startswith("/")
+                or text.strip().lower() in ("connect", "exit"))
+
+    def end_of_input(self):
+        """Nothing more will be typed: go when all has arrived, or when it never will.
+
+        The exit status tells a script which of the two it was: 0, or 1. Going at once
+        would be wrong: the last line may still lie in the outbox.
+        """
+        state = self.chat.status["state"]
+        if state == "online" and not self.chat.unconfirmed:
+            self.over = 0
+        elif state in ("offline", "waiting", "choose_name") \
+                or time.monotonic() > self.give_up:
+            self.over = 1
+
+    def connect(self, name):
+        """Log in under this name, or ask for a better one."""
+        login = self.chat.login
+        try:
+            self.chat.connect(login.host, login.port, name)
+        except ValueError as problem:
+            self.ask_name(str(problem))
+
+    def ask_name(self, why):
+        """Ask for a name; the next line that is typed is the answer."""
+        self.asking = True
+        name = self.chat.login.name
+        self.print(f"* {why} Type your name" + f" (Enter: {name})" * bool(name) + ".")
+
+    def print(self, text, when=None):
+        """Print with date and time, the oldest form of a log that there is.
+
+        Further lines of a message are indented: nobody can send text that looks like a
+        line of somebody else. (What could drive the terminal, clean() took out.)
+        """
+        # The server's time for what it sent, so that two people who compare their
+        # screens see the same; our own for our own words.
+        stamp = f"{when or datetime.now():%Y-%m-%d %H:%M:%S}"
+        try:
+            # flush: into a pipe Python collects 8 KiB before anything is seen.
+            print(f"{stamp}  " + text.replace("\n", "\n    "), flush=True)
+        except OSError:
+            # Whoever read our output has gone (`… --plain | head`). What still comes
+            # goes nowhere; else Python would fail once more at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.over = 1
+
+    # --- what the chat tells its face
+
+    def line_added(self, conversation, line):
+        """Print a line, with an arrow when it is private."""
+        if line.kind in ("system", "error"):
+            # What somebody did stands in the room and in the private conversation;
+            # here there is one stream of lines, and it must not be printed twice.
+            if conversation.name is None or conversation is self.chat.current:
+                self.print(f"* {line.text}", line.time)
+        elif line.state != "waiting":
+            # Our own are printed when the receipt comes: then they stand where the
+            # others see them, and it is sure that they do.
+            to = ""
+            if conversation.name is not None:
+                mine = line.author == self.chat.me
+                to = f" → {conversation.name if mine else 'you'}"
+            self.print(f"{line.author}{to}: {line.text}", line.time)
+
+    def line_changed(self, conversation, line):
+        """A receipt: our line stands where everybody has it, among the others'."""
+        if not line.state:
+            self.line_added(conversation, line)
+
+    def status_changed(self):
+        """Say what happened to the connection; of many attempts only the first."""
+        status = self.chat.status
+        if status["state"] == "online":
+            self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
+                       "/help lists the commands.")
+        elif status["state"] == "choose_name":
+            if self.is_person or not (self.held or self.input_over):
+                self.ask_name(status["text"])
+            else:
+                # What a pipe has written already is something to say, and no name.
+                self.print(f"* {status['text']}")
+                self.over = 1
+        elif status["state"] == "offline":
+            # Not the end: whoever sits at a terminal may mend it, and try again.
+            self.print(f"* {status['text']} “connect” tries again, “exit” ends.")
+        elif status["state"] == "waiting" and status["attempt"] == 1:
+            self.print(f"* {status['text']} Waiting for it; Ctrl+C ends.")
+
+    def people_changed(self):
+        """Nothing to do here: who came and went is printed as a line.
+
+        A face must have the method all the same; the chat does not ask whether.
+        """
+
+    def shown(self, conversation):
+        """Say where the next line goes: there is no title to look at."""
+        self.print("* What you type now goes to " + (
+            "everyone." if conversation.name is None else
+            f"{conversation.name} alone; /everyone goes back."))
+
+    def quit(self):
+        """/quit: run() ends at its next look.
+
+        Not sys.exit(): the bye has to go out first, and that is run()'s to do.
+        """
+        self.over = 0
+# endregion
+
+
+# region 14. Main  (lesson 00)
+def open_root():
+    """Return (Tk's window, ""), or (None, one sentence that says why there is none).
+
+    Both are common: Debian has Tk in a package of its own, and a server has no screen.
+    For each the chat has an answer, so neither is an error.
+    """
+    if tk is None:
+        return None, ("This Python has no Tk, so there is no window (Debian and "
+                      "Ubuntu: sudo apt install python3-tk).")
+    try:
+        if os.name == "nt":
+            # We do our own sizes (Look.px). Windows must know it before the first
+            # window, or it enlarges us like a photograph: all letters blurred.
+            import ctypes
+            ctypes.windll.shcore.SetProcessDpiAwareness(1)
+    except (OSError, AttributeError):
+        pass                            # Windows 7 and older do not know it
+    try:
+        # Tk() starts Tk and makes the main window, the root that all others hang from.
+        # From here on only this thread may touch it. className: what the system calls
+        # this program, in its list of windows.
+        return tk.Tk(className="ChattyCat"), ""
+    except tk.TclError as problem:
+        return None, f"No window can be opened here ({problem})."
+
+
+# Windows that open on top of each other look like one; so `--clients 2` puts them side
+# by side.
+def place(root, px, spot):
+    """Size the window; `spot` "1/3" means: the second of three that share the screen.
+
+    ChattyCat_Server.py --clients 3 says so in CHATTYCAT_PLACE. In an environment
+    variable and not an option, since no person would ever type it.
+    """
+    root.minsize(px(560), px(400))      # smaller, and the parts would cover each other
+    found = re.fullmatch(r"(\d{1,2})/([1-9]\d?)", spot)
+    if not found:                       # nearly always: one window, where it likes
+        root.geometry(f"{px(1040)}x{px(720)}")
+        return
+    count, screen = int(found[2]), root.winfo_screenwidth()
+    index = min(int(found[1]), count - 1)
+    # 8 pixels for the frame that the window manager draws around us.
+    width = max(px(560), min(px(1040), screen // count - px(8)))
+    # The first at the left edge, the last at the right one, the others evenly between:
+    # where the screen is too narrow for all, they overlap, but each can be seen.
+    step = min(width + px(8), (screen - width) // max(1, count - 1))
+    # Tk's way to say it: WIDTHxHEIGHT+X+Y.
+    root.geometry(f"{width}x{px(720)}+{max(0, index * step)}+0")
+
+
+def make_printable():
+    """Let any name be printed on any terminal: 小猫 as \\u5c0f\\u732b where it must be.
+
+    Without this, a terminal that knows no Chinese ends the thread that prints.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # pythonw on Windows has no streams at all, IDLE has some of its own.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def main():
+    """Show a window, or plain lines; return the exit status when it is over.
+
+    A window program does not run from top to bottom. It prepares everything, gives the
+    thread away to Tk's main loop, and from then on is called: by a key, by a click, by
+    a timer. Whatever it does then it must do quickly, since until it returns no key is
+    read and nothing is drawn.
+    """
+    options = read_options()
+    make_printable()
+    root, why = (None, "") if options.plain else open_root()
+    # No screen (a server, ssh) and no Tk are no reason not to chat.
+    if root is None:
+        if why:
+            print(f"{why} The chat goes on in this terminal.", flush=True)
+        try:
+            return PlainLines(options).run()
+        except KeyboardInterrupt:
+            # Ctrl+C, the way out that everybody knows. No bye goes out, but the end of
+            # the program closes the connection, and the others read that we are gone.
+            return 0
+    # The window keeps itself: what Tk calls later are methods of it.
+    window = Window(root, options)
+    place(root, window.look.px, os.environ.get("CHATTYCAT_PLACE", ""))
+    # Ctrl+C in the terminal that started us, and what `kill` and our server send. A
+    # signal may strike between any two lines, in the middle of an insert too; so its
+    # handler only sets a flag, and the next drain() closes in good order.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, window.want_to_quit)
+    # mainloop() waits for keys, clicks and timers, and calls what is bound to them. It
+    # returns when the window is destroyed, by Window.quit().
+    root.mainloop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+# endregion

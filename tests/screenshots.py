@@ -1,0 +1,340 @@
+"""Pictures of every state of the real program, for looking at them.
+
+    python3 tests/screenshots.py [FOLDER]       light and dark, into FOLDER
+    python3 tests/screenshots.py --dpi 192      as on a screen twice as dense
+    python3 tests/screenshots.py --readme       the picture of README.md, made anew
+
+A real server, real client windows, and people who come by socket, on a screen of its
+own (Xvfb). The pictures are taken by `import`, a program of ImageMagick.
+"""
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from people import Person, ServerProcess
+from screen import ClientWindow, wait_until
+
+README_PICTURE = pathlib.Path(__file__).resolve().parent / "chattycat.png"
+LONG = ("Thank you Félix 😀 I had forgotten that one message can come in two pieces. "
+        "This long line shows how the text wraps under the name, so a reader can "
+        "follow who is talking.")
+
+
+class PrivateScreen:
+    """A screen that nobody sees, with a window manager, for as long as the `with`."""
+
+    def __init__(self, width=1280, height=1024, dpi=96):
+        self.size, self.dpi = f"{width}x{height}x24", dpi
+
+    def __enter__(self):
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        # -displayfd 1: it picks a free number and prints it when it can be used.
+        self.server = subprocess.Popen(
+            ["Xvfb", "-displayfd", "1", "-noreset", "-nolisten", "tcp", "-dpi",
+             str(self.dpi), "-screen", "0", self.size], **quiet)
+        self.before = os.environ.get("DISPLAY")
+        os.environ["DISPLAY"] = ":" + self.server.stdout.readline().decode().strip()
+        # Without a window manager no window gets the keyboard.
+        self.manager = subprocess.Popen(["openbox", "--startup", "echo ready"], **quiet)
+        while self.manager.stdout.readline() not in (b"ready\n", b""):
+            pass                            # before that it may complain of its menus
+        return self
+
+    def __exit__(self, kind, error, trace):
+        for process in (self.manager, self.server):
+            process.terminate()
+            process.wait()
+        os.environ.pop("DISPLAY")
+        if self.before is not None:
+            os.environ["DISPLAY"] = self.before
+
+
+class Studio:
+    """Takes the pictures, in one theme."""
+
+    def __init__(self, folder, theme, scale):
+        self.folder, self.theme, self.scale = folder, theme, scale
+
+    def client(self, *options, **environment):
+        return ClientWindow("--theme", self.theme, *options, **environment)
+
+    def take(self, window, name):
+        """Take a picture of a window, as soon as nothing moves in it any more."""
+        path = self.folder / f"{name}_{self.theme}.png"
+        settle(window.number)
+        subprocess.run(["import", "-window", window.number, path], check=True)
+        print(path, flush=True)
+
+
+def settle(window):
+    """Wait until a window has looked the same for a while (but for 3 s at most)."""
+    same, last = 0, b""
+    end = time.monotonic() + 3
+    while same < 4 and time.monotonic() < end:
+        time.sleep(0.08)
+        now = subprocess.run(["import", "-window", window, "-depth", "8", "rgb:-"],
+                             check=True, stdout=subprocess.PIPE).stdout
+        same, last = (same + 1 if now == last else 0), now
+
+
+def free_port():
+    """Return a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def friends(server, *names):
+    """Let these people come in; they leave at the end."""
+    people = [Person(server, name) for name in names]
+    yield people
+    for person in people:
+        person.leave()
+
+
+def say(person, text, **to):
+    """Say it, and wait until it has arrived, so that all comes in its order."""
+    ref = str(time.monotonic_ns())
+    person.send({"type": "chat", "text": text, "ref": ref, **to})
+    while person.read().get("ref") != ref:
+        pass
+
+
+def everybody_talks(tigrou, felix, cat, long):
+    say(tigrou, "Hello everyone! Did you find the lesson on sockets? 🎉")
+    say(tigrou, "It starts with connect(), then a loop that reads until the server "
+               "says goodbye.")
+    say(felix, "Yes, it is all here: https://docs.python.org/3/howto/sockets.html and "
+              "it is very clear 👍")
+    say(long, LONG)
+    say(cat, "你好! Nice picture. こんにちは · Здравствуйте · مرحبا · שלום")
+    say(long, "def receive(sock):\n    while data := sock.recv(65536):\n"
+             "        yield data")
+
+
+# --- the scenes
+
+def scene_login(studio):
+    with studio.client() as window:
+        studio.take(window, "login")
+        window.key("Tab")               # the focus must be seen, wherever it is
+        studio.take(window, "login_focus_on_remember")
+        window.key("Tab")
+        studio.take(window, "login_focus_on_connect")
+        window.key("shift+Tab", "shift+Tab")
+        window.type("not a name!\n")
+        studio.take(window, "login_bad_name")
+
+
+def scene_no_server(studio):
+    with studio.client("--name", "Minou", "--port", free_port()) as window:
+        wait_until(lambda: window.title)
+        time.sleep(0.5)                 # the refusal comes at once
+        studio.take(window, "login_waiting")
+        window.resize(1, 1)             # as small as the window lets itself be made
+        studio.take(window, "login_waiting_narrow")
+
+
+def scene_connecting(studio):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with studio.client("--name", "Minou", "--port", port) as window:
+            studio.take(window, "login_connecting")
+            silent.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            studio.take(window, "login_no_chattycat")
+
+
+def scene_name_taken(studio):
+    with ServerProcess() as server, friends(server, "Minou"):
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            studio.take(window, "login_name_taken")
+
+
+def scene_empty_room(studio):
+    with ServerProcess() as server:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            studio.take(window, "chat_empty")
+
+
+def scene_chat(studio):
+    with ServerProcess(console=True) as server, friends(
+            server, "Tigrou", "Félix.le.Chat", "小猫", "AVeryLongUserName_20",
+            "Garfield", "Salem", "Duchesse") as people:
+        tigrou, felix, cat, long, garfield, salem, duchesse = people
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            everybody_talks(*people[:4])
+            server.type_line("/say The lesson begins in five minutes.")
+            window.type("Here it is:\n")
+            for _ in range(2):
+                say(tigrou, "Psst", to="Minou")
+            for number in range(12):
+                say(garfield, f"Lasagna {number}", to="Minou")
+            for number in range(120):
+                say(salem, f"{number} mice", to="Minou")
+            say(duchesse, "I have to go. Bye!", to="Minou")
+            window.wait_for_title("(135) ChattyCat — Minou")
+            duchesse.leave()
+            studio.take(window, "chat")
+            keyboard_focus(studio, window)
+            private(studio, window, tigrou)
+            gone(studio, window, server)
+            help_and_mistakes(studio, window)
+
+
+def keyboard_focus(studio, window):
+    """Where the keyboard is must be seen: on the people, and on a button."""
+    window.key("shift+Tab", "shift+Tab")
+    studio.take(window, "chat_focus_on_button")
+    window.key("shift+Tab", "shift+Tab")
+    studio.take(window, "chat_focus_on_people")
+    window.click(400, -50)              # back to the composer
+
+
+def private(studio, window, tigrou):
+    window.type("/msg Tigrou Hello Tigrou 🐱\n")
+    say(tigrou, "Nobody else can read this.", to="Minou")
+    studio.take(window, "private")
+
+
+def gone(studio, window, server):
+    """Lines that fail, and lines that have no receipt yet."""
+    window.type("/msg Duchesse Are you there?\n")
+    settle(window.number)               # its answer has to come first
+    server.process.send_signal(signal.SIGSTOP)
+    window.type("/msg Duchesse This one is still on its way.\n")
+    studio.take(window, "private_failed_and_grey")
+    server.process.send_signal(signal.SIGCONT)
+
+
+def help_and_mistakes(studio, window):
+    window.type("/everyone\n/help\n/nonsense\n")
+    studio.take(window, "help")
+    window.key("ctrl+a", "ctrl+k")      # a Text's own keys: empty the line
+    for line in range(4):
+        window.type(f"line {line} of a long message")
+        window.key("shift+Return")
+    studio.take(window, "chat_long_draft")
+    window.resize(*(round(side * studio.scale) for side in (560, 400)))
+    studio.take(window, "chat_narrow")
+
+
+def scene_banner(studio):
+    with ServerProcess() as server, friends(server, "Tigrou", "Félix", "小猫",
+                                            "Garfield") as people:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            everybody_talks(*people)
+            settle(window.number)
+            server.stop()
+            studio.take(window, "banner_server_shut_down")
+            window.type("This cannot be sent.\n")
+            window.resize(*(round(side * studio.scale) for side in (560, 400)))
+            studio.take(window, "banner_narrow")
+
+
+def scene_connection_lost(studio):
+    with ServerProcess() as server:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            server.process.send_signal(signal.SIGSTOP)
+            window.type("Does this arrive?\n")
+            settle(window.number)
+            server.kill()
+            studio.take(window, "banner_connection_lost")
+
+
+def scene_kicked(studio):
+    with ServerProcess(console=True) as server:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            server.type_line("/kick Minou")
+            studio.take(window, "login_kicked")
+
+
+SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken,
+          scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
+          scene_kicked)
+
+
+def readme_picture():
+    """Two windows side by side, talking."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(PrivateScreen())
+        server = stack.enter_context(ServerProcess())
+        felix, cat = stack.enter_context(friends(server, "Félix", "小猫"))
+        windows = []
+        for name in ("Minou", "Tigrou"):
+            windows.append(stack.enter_context(ClientWindow(
+                "--theme", "light", "--port", server.port, "--name", name)))
+            windows[-1].wait_for_title(f"ChattyCat — {name}")
+            windows[-1].resize(600, 460)
+        talk(*windows, felix, cat)
+        save_side_by_side(windows)
+    print(f"{README_PICTURE} ({README_PICTURE.stat().st_size:,} bytes)")
+
+
+def talk(minou, tigrou, felix, cat):
+    minou.type("Who has read the lesson on sockets?\n")
+    tigrou.type("I have. TCP is a stream: what is sent as one line may come "
+                "in two pieces.\n")
+    say(felix, "Or three lines in one piece!")
+    say(cat, "Shall we try it with nc?", to="Minou")
+    minou.type("Then how does the other side know where a line ends? 🐱\n")
+    tigrou.type("By its newline ")
+
+
+def save_side_by_side(windows):
+    """One picture of both, with the frames that the window manager draws."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="chattycat-"))
+    pictures = []
+    for window in windows:
+        window.focus()
+        settle(window.number)
+        pictures.append(folder / f"{window.number}.png")
+        subprocess.run(["import", "-frame", "-window", window.number, pictures[-1]],
+                       check=True)
+    # 64 colours are enough for a picture of a window, and a third of the bytes.
+    subprocess.run(["convert", *pictures, "-background", "white", "-gravity", "east",
+                    "-splice", "12x0", "+append", "-gravity", "east", "-chop", "12x0",
+                    "+dither", "-colors", "64", "-strip", README_PICTURE], check=True)
+    shutil.rmtree(folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("--dpi", type=int, default=96)
+    parser.add_argument("--only", default="", metavar="WORD",
+                        help="only the scenes whose name has this word in it")
+    parser.add_argument("--readme", action="store_true")
+    options = parser.parse_args()
+    for program in ("import", "Xvfb", "openbox", "xdotool"):
+        if not shutil.which(program):
+            sys.exit(f"{program} is missing; on Debian and Ubuntu: sudo apt install "
+                     "imagemagick xvfb openbox xdotool")
+    if options.readme:
+        readme_picture()
+        return
+    folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="chattycat-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = options.dpi / 96
+    with PrivateScreen(round(1280 * scale), round(1024 * scale), options.dpi):
+        for theme in ("light", "dark"):
+            for scene in SCENES:
+                if options.only in scene.__name__:
+                    scene(Studio(folder, theme, scale))
+    print(f"The pictures are in {folder}.")
+
+
+if __name__ == "__main__":
+    main()
