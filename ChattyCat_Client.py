@@ -543,8 +543,7 @@ class Connection:
 
     def __init__(self, host: str, port: int, name: str, before=None):
         """`before`: the thread of an earlier login, which is saying goodbye."""
-        self.host, self.port, self.name = host, port, name
-        self.before = before
+        self.host, self.port, self.name, self.before = host, port, name, before
         # A Queue hands things from thread to thread, in order. This one is bounded:
         # put() waits while it is full. A SimpleQueue is not, so it never waits.
         self.events = queue.Queue(EVENTS)
@@ -555,9 +554,9 @@ class Connection:
         self.sock = self.limit = None   # see close()
         self.was_online = False
         self.attempt, self.goodbye = 0, None    # the server's last message
-        # The main thread neither connects nor reads nor sends: each of the three can
-        # take long, and the window would stand still meanwhile. daemon=True: such a
-        # thread does not keep the program alive when the window closes.
+        # The main thread neither connects nor reads nor sends: each can take long, and
+        # the window would stand still. daemon=True: such a thread does not keep the
+        # program alive when the window closes.
         self.thread = threading.Thread(target=self.run, daemon=True, name="receive")
         self.thread.start()
 
@@ -596,11 +595,11 @@ class Connection:
         """
         self.closing = True
         self.wake.set()
-        self.send({"type": "bye"})
-        self.outbox.put(None)
         self.limit = threading.Timer(2, cut, (self.sock,))
         self.limit.daemon = True
         self.limit.start()
+        self.send({"type": "bye"})
+        self.outbox.put(None)
 
     def put(self, kind, data):
         """Hand over an event. Waits while there are too many, until close()."""
@@ -646,7 +645,8 @@ class Connection:
         except WireError:
             return f"What answers at {where} is not a ChattyCat server.", True
         except (OSError, ValueError) as problem:
-            return connect_sentence(problem, self.host, self.port)
+            text, hopeless = connect_sentence(problem, self.host, self.port)
+            return text, hopeless and not self.was_online   # a laptop that wakes up
         if self.goodbye:
             text = self.goodbye.get("text")
             # After a shutdown a server may be back soon; to try on after any other
@@ -1412,9 +1412,6 @@ class LoginCard:
         look.label(top, "brand", text="ChattyCat").pack()
         look.label(top, "label", "muted", text="Sign in to start chatting").pack(
             pady=(0, px(12)))
-        # In a low window the entries and the button are worth more than the cat.
-        self.frame.bind("<Configure>", lambda event: show(
-            top, event.height > px(560), row=0, columnspan=2))
         self.host = self.entry(card, "Server", chat.login.host, 3, 0)
         self.port = self.entry(card, "Port", chat.login.port, 3, 1)
         self.name = self.entry(card, "Your name", chat.login.name, 5, 0, columnspan=2)
@@ -1429,8 +1426,11 @@ class LoginCard:
         self.button.grid(row=9, columnspan=2, sticky="ew", pady=(px(14), 0))
         self.offer = ttk.Button(card, text="Start a server here", style="Link.TButton",
                                 command=chat.start_server)
-        look.label(card, "small", "muted", text="Enter connects").grid(
-            row=11, columnspan=2, pady=(px(12), 0))
+        hint = look.label(card, "small", "muted", text="Enter connects")
+        # In a low window the entries and the buttons are worth more than the cat.
+        self.frame.bind("<Configure>", lambda event: (
+            show(top, event.height > px(560), row=0, columnspan=2),
+            show(hint, event.height > px(560), row=11, columnspan=2, pady=px(12))))
         for widget in (self.host, self.port, self.name, self.button):
             widget.bind("<Return>", lambda event: self.press())
 
@@ -1721,6 +1721,24 @@ class Sidebar:
         self.canvas.create_text(x, y, text=number, fill=look["on accent"], font=font)
 
 
+def style_bar(look):
+    """Make the scroll bars slim: no arrows, unseen where there is nothing to scroll.
+
+    Mice have wheels today; a bar says where one is, and for that it may be narrow.
+    """
+    style, name = ttk.Style(look.root), "Vertical.TScrollbar"
+    surface, border = look["surface"], look["border"]
+    style.configure(name, background=border, troughcolor=surface, width=look.px(8),
+                    bordercolor=surface, lightcolor=border, darkcolor=border,
+                    gripcount=0)
+    style.map(name, background=[("disabled", surface), ("active", look["edge"])],
+              lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
+    # A bar is made of a trough and a thumb in it; what is left out are the arrows.
+    thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
+    style.layout(name, [("Vertical.Scrollbar.trough",
+                         {"sticky": "ns", "children": [thumb]})])
+
+
 # Long names are shown as far as they go: a row that wraps would push all others down,
 # and one that runs out of the sidebar would hide its own badge.
 def shorten(text, font, room):
@@ -1768,22 +1786,28 @@ class Header:
         self.rule = tk.Frame(parent, bg=look["border"], height=1)
         self.rule.pack(fill="x")
         self.banner = tk.Frame(parent, bg=look["warning ground"])
-        ttk.Button(self.banner, text="Retry now", style="Link.TButton",
-                   command=chat.retry_now).pack(side="right", padx=px(12), pady=px(5))
-        self.offer = ttk.Button(self.banner, text="Start a server here",
+        self.doors = tk.Frame(self.banner, bg=look["warning ground"])
+        self.doors.pack()               # fit() says on which side
+        self.retry = ttk.Button(self.doors, text="Retry now", style="Link.TButton",
+                                command=chat.retry_now)
+        self.retry.pack(side="right", padx=px(12), pady=px(5))
+        self.offer = ttk.Button(self.doors, text="Start a server here",
                                 style="Link.TButton", command=chat.start_server)
-        self.sentence = look.label(self.banner, "label", "warning", "warning ground")
+        self.sentence = look.label(self.banner, "label", "warning", "warning ground",
+                                   justify="left")
         # The banner itself is not packed: show() does that when there is trouble.
         self.sentence.pack(side="left", padx=px(18), pady=px(7))
-        # A sentence that is too long for the window goes on in a second line.
-        self.banner.bind("<Configure>", lambda event: self.sentence.config(
-            wraplength=max(px(150), event.width - px(290)), justify="left"))
+        self.banner.bind("<Configure>", lambda event: self.fit(event.width))
+
+    def fit(self, width):
+        """The buttons stand beside the sentence, in a narrow window under it."""
+        wide = width > self.look.px(560)
+        self.doors.pack_configure(side="right" if wide else "bottom", anchor="e")
+        self.sentence.config(wraplength=width - self.look.px(290 if wide else 36))
 
     def show(self):
         """Show the current conversation's title, and the banner if there is trouble."""
         chat, name = self.chat, self.chat.current.name
-        # Called once a second for the countdown: setting a label to what it shows
-        # already costs Tk nothing.
         people = "1 person" if chat.count == 1 else f"{chat.count} people"
         self.title.config(text="# Everyone" if name is None else name)
         where = f"Public room · {people} online"
@@ -1828,7 +1852,7 @@ class Messages:
                               tabs=(px(22),))
         bar = ttk.Scrollbar(self.frame, command=self.bar_moved)
         bar.pack(side="right", fill="y")
-        self.style_bar()
+        style_bar(look)
         # The two tell each other where they are: the bar moves the text, and the text
         # says which part of it is seen (from 0.0, the top, to 1.0, the end).
         self.text.config(yscrollcommand=bar.set)
@@ -1846,20 +1870,6 @@ class Messages:
                            add=True)
         # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
         self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
-
-    def style_bar(self):
-        """A scroll bar without arrows, unseen where there is nothing to scroll."""
-        style, look = ttk.Style(self.text), self.look
-        surface, border, name = look["surface"], look["border"], "Vertical.TScrollbar"
-        style.configure(name, background=border, troughcolor=surface, width=look.px(8),
-                        bordercolor=surface, lightcolor=border, darkcolor=border,
-                        gripcount=0)
-        style.map(name, background=[("disabled", surface), ("active", look["edge"])],
-                  lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
-        # The trough, and the thumb in it; the part that is left out are the arrows.
-        thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
-        style.layout(name, [("Vertical.Scrollbar.trough",
-                             {"sticky": "ns", "children": [thumb]})])
 
     def make_tags(self):
         """Define how each kind of text looks. Later tags win over earlier ones.
@@ -2031,7 +2041,7 @@ class Composer:
         self.set("")
         if not self.chat.typed(text):
             talk.draft = text
-            self.show(self.chat.current)
+            self.set(self.chat.current.draft)
         self.sent()
 
     def set(self, text):
@@ -2057,11 +2067,6 @@ class Composer:
             self.hint.place_forget()
         else:
             self.hint.place(x=self.look.px(2), y=0)
-
-    def show(self, conversation):
-        """Put the conversation's own draft into the box."""
-        self.set(conversation.draft)
-        self.text.focus_set()
 
 
 class Window:
@@ -2195,7 +2200,9 @@ class Window:
             self.views[conversation] = Messages(self.main, self.look)
             self.views[conversation].add(conversation.lines)
         self.views[conversation].frame.pack(fill="both", expand=True)
-        self.composer.show(conversation)
+        self.composer.set(conversation.draft)
+        if self.room.winfo_manager():   # else the keyboard belongs to the login card
+            self.composer.text.focus_set()
         self.show_titles()
 
     def show_titles(self):
@@ -2314,11 +2321,14 @@ class PlainLines:
             if text is None:
                 self.input_over = True
                 self.give_up = time.monotonic() + 30    # on a server that hangs
+            elif self.is_urgent(text):
+                self.chat.typed(text)
             else:
                 self.held.append(text)
         # One at a time: the first may be /connect, or the connection be lost, and then
         # the others must not be thrown after it.
-        while self.held and self.over is None and self.is_due(self.held[0]):
+        while self.held and self.over is None and (self.asking or
+                                                   not self.chat.trying()):
             text = self.held.popleft()
             if self.asking and not text.startswith("/"):
                 self.asking = False
@@ -2328,18 +2338,14 @@ class PlainLines:
         if self.input_over and self.over is None:
             self.end_of_input()
 
-    def is_due(self, text) -> bool:
-        """Whether it is this line's turn, or it has to wait until we are in.
+    def is_urgent(self, text) -> bool:
+        """Whether a line must not wait until we are in: whoever types /quit means now.
 
-        Obeyed too early, a pipe's first message would be refused ("You are not
-        connected"), and its /quit would leave before it was ever in.
+        But from a pipe /quit has its turn: obeyed at once, it would leave before what
+        stands above it was ever said.
         """
-        if self.asking or not self.chat.trying():
-            return True
-        # On the way in a pipe's lines wait, /quit at its end as well. A person who
-        # types a command means now.
-        return (self.is_person and text.startswith("/")
-                or text.strip().lower() in ("connect", "exit"))
+        return self.is_person and self.chat.trying() and (
+            text.startswith("/") or text.strip().lower() in ("connect", "exit"))
 
     def end_of_input(self):
         """Nothing more will be typed: go when all has arrived, or when it never will.
@@ -2391,9 +2397,13 @@ class PlainLines:
     def line_added(self, conversation, line):
         """Print a line, with an arrow when it is private."""
         if line.kind in ("system", "error"):
-            # What somebody did stands in the room and in the private conversation;
-            # here there is one stream of lines, and it must not be printed twice.
-            if conversation.name is None or conversation is self.chat.current:
+            # Here there is one stream of lines, and nothing must be printed twice: why
+            # we went offline comes by status_changed() as well, and what somebody did
+            # stands in the room already when it comes to a private conversation.
+            room = self.chat.everyone
+            again = (conversation is not room and room.lines
+                     and room.lines[-1].text == line.text)
+            if not again and line.text != self.chat.status["text"]:
                 self.print(f"* {line.text}", line.time)
         elif line.state != "waiting":
             # Our own are printed when the receipt comes: then they stand where the
@@ -2513,6 +2523,9 @@ def make_printable():
 
 def main():
     """Show a window, or plain lines; return the exit status when it is over.
+
+    0 for a chat that has ended as it should, 1 when a pipe could not say all it had to
+    say, 2 for a wrong command line. A window that was opened always ends with 0.
 
     A window program does not run from top to bottom. It prepares everything, gives the
     thread away to Tk's main loop, and from then on is called: by a key, by a click, by

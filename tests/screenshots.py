@@ -318,7 +318,7 @@ def main():
                         help="only the scenes whose name has this word in it")
     parser.add_argument("--readme", action="store_true")
     options = parser.parse_args()
-    for program in ("import", "Xvfb", "openbox", "xdotool"):
+    for program in ("import", "convert", "Xvfb", "openbox", "xdotool"):
         if not shutil.which(program):
             sys.exit(f"{program} is missing; on Debian and Ubuntu: sudo apt install "
                      "imagemagick xvfb openbox xdotool")

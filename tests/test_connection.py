@@ -291,8 +291,8 @@ def test_name_taken_and_another_name_on_the_same_connection(start_server, client
     assert "offline" not in tigrou.states and "waiting" not in tigrou.states
 
 
-def test_the_server_writes_the_name(client, odd):
-    minou = client(odd, "Ｍinou", wait=None)
+def test_a_name_travels_as_it_will_be_shown(client, odd):
+    client(odd, "Ｍinou", wait=None)
     hello = odd.accept().read()
     assert hello == {"type": "hello", "name": "Minou", "version": 1}
 
@@ -320,8 +320,11 @@ def test_a_hello_that_is_refused(client, odd, code):
 # ---------------------------------------------------------------- servers that are none
 
 def test_a_web_server(client):
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    server.RequestHandlerClass.log_message = lambda *_: None
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Quiet)
     server.host, server.port = server.server_address
     thread = threading.Thread(target=server.handle_request, daemon=True)
     thread.start()
@@ -672,7 +675,7 @@ def test_a_ref_of_somebody_else_is_no_receipt(client, odd):
     minou.until(lambda: line.state == "")
 
 
-# -------------------------------------------------------------------------- what is typed
+# ------------------------------------------------------------------------ what is typed
 
 @pytest.mark.parametrize("typed, done", [
     ("/dance", False), ("/", False), ("/ msg", False), ("/msg", False),
@@ -727,7 +730,7 @@ def test_a_command_is_one_method():
     assert "/msg NAME [TEXT]: talk to one person alone" in face.lines[-1].split("\n")
 
 
-# ------------------------------------------------------------ the main thread never waits
+# --------------------------------------------------------- the main thread never waits
 
 def test_a_server_that_stops_reading(client, odd):
     minou = client(odd, wait=None)

@@ -223,7 +223,8 @@ def test_f5_starts_a_server_and_clients_together():
     for compound in launch["compounds"]:
         members = compound["configurations"]
         assert set(members) <= set(entries) and compound["stopAll"]
-        for name in members:  # without it VS Code asks: is that one not running already?
+        for name in members:
+            # Without it VS Code asks whether the one that runs already is not enough.
             alone = members.count(name) == 1
             assert alone or entries[name]["suppressMultipleSessionWarning"]
     assert members == ["Server", "Client", "Client"]

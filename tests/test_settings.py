@@ -36,15 +36,17 @@ def run(script, *words):
 
 def test_what_the_server_does_where_nothing_is_said():
     options = ChattyCat_Server.read_options([])
-    assert {"host": "127.0.0.1", "port": 9999, "max_clients": 200, "recent": 50,
-            "rate": 50, "clients": 0, "no_console": False}.items() <= vars(options).items()
+    expected = {"host": "127.0.0.1", "port": 9999, "max_clients": 200, "recent": 50,
+                "rate": 50, "clients": 0, "no_console": False}
+    assert expected.items() <= vars(options).items()
     assert ChattyCat_Server.read_options(["--lan"]).host == "0.0.0.0"
 
 
 def test_what_the_client_does_where_nothing_is_said(home):
     options = ChattyCat_Client.read_options([])
-    assert {"host": None, "port": None, "name": None, "plain": False,
-            "theme": "auto"}.items() <= vars(options).items()
+    expected = {"host": None, "port": None, "name": None, "plain": False,
+                "theme": "auto"}
+    assert expected.items() <= vars(options).items()
     login = Client().chat.login
     assert (login.host, login.port, login.name) == ("127.0.0.1", 9999, "")
 
@@ -191,17 +193,25 @@ def test_nobody_else_on_this_computer_may_read_it(home):
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
+SAVE_AGAIN_AND_AGAIN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ChattyCat_Client import LastLogin
+name = sys.argv[2]
+for number in range(150):
+    login = LastLogin()
+    login.save(name * (1 + number % 60), 1 + number, name)
+    if login.trouble:
+        print(login.trouble)
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is open")
 def test_whoever_reads_meanwhile_finds_the_old_one_or_the_new_one(home):
     """`--clients 12` opens twelve programs that save it in the same moment."""
-    save = ("import sys; sys.path.insert(0, sys.argv[1]); import ChattyCat_Client as c\n"
-            "for number in range(150):\n"
-            "    login = c.LastLogin()\n"
-            "    login.save(sys.argv[2] * (1 + number % 60), 1 + number, sys.argv[2])\n"
-            "    if login.trouble: print(login.trouble)\n")
     LastLogin().save("first", 1, "first")
     savers = [subprocess.Popen(
-        [sys.executable, "-c", save, str(SERVER.parent), letter * 3],
+        [sys.executable, "-c", SAVE_AGAIN_AND_AGAIN, str(SERVER.parent), letter * 3],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for letter in "abcd"]
     reads = 0
     while any(saver.poll() is None for saver in savers) or not reads:
@@ -214,7 +224,8 @@ def test_whoever_reads_meanwhile_finds_the_old_one_or_the_new_one(home):
 
 
 BROKEN = {
-    "empty": b"", "half": b'{"host": "a", "po', "not JSON": b"host=a", "zeros": b"\0" * 80,
+    "empty": b"", "half": b'{"host": "a", "po', "not JSON": b"host=a",
+    "zeros": b"\0" * 80,
     "not text": b"\xff\xfe\x00", "null": b"null", "a list": b"[]", "a string": b'"a"',
     "no host": b'{"port": 1, "name": "a"}', "no port": b'{"host": "a", "name": "a"}',
     "no name": b'{"host": "a", "port": 1}',
@@ -265,7 +276,8 @@ def make_unusable(home, how, monkeypatch):
     "the folder is a file", "its parent is a file", "the file is a folder",
     pytest.param("read-only", marks=pytest.mark.skipif(
         os.name == "nt", reason="Windows has no such modes"))])
-def test_a_folder_that_cannot_be_used_does_not_cost_the_chat(home, server, how, monkeypatch):
+def test_a_folder_that_cannot_be_used_does_not_cost_the_chat(
+        home, server, how, monkeypatch):
     make_unusable(home, how, monkeypatch)
     minou = Client()
     minou.connect(server, "Minou")

@@ -6,7 +6,6 @@ others start it as a user does, and drive it from outside (tests/screen.py).
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import socketserver
@@ -95,6 +94,9 @@ class Desk:
         """Wait for the receipt of a line of ours."""
         self.until(lambda: "waiting" not in self.tags_of(text))
 
+    def colour(self, role):
+        return self.window.look[role]
+
     def banner(self):
         banner = self.window.header.banner
         return (self.window.header.sentence.cget("text") if banner.winfo_manager()
@@ -114,27 +116,33 @@ class Desk:
         self.until(lambda: self.root.focus_lastfor() is widget)
 
     def keyboard_is_seen(self):
-        """Whether the keyboard belongs to something that is on the screen."""
+        """Whether the keyboard belongs to something that one can see."""
         self.root.update()
-        return bool(self.root.focus_lastfor().winfo_viewable())
+        widget = self.root.focus_lastfor()
+        return bool(widget is not self.root and widget.winfo_viewable())
 
-    def cut_off(self):
-        """The words on the buttons that are on the screen, but not all of them."""
+    def buttons(self):
+        """Every button that is on the screen, by its words."""
         self.root.update()
-        right = self.root.winfo_rootx() + self.root.winfo_width()
-        bottom = self.root.winfo_rooty() + self.root.winfo_height()
-        buttons, todo = [], [self.root]
+        found, todo = {}, [self.root]
         while todo:
             widget = todo.pop()
             todo += widget.winfo_children()
             if isinstance(widget, client.ttk.Button) and widget.winfo_ismapped():
-                buttons.append(widget)
+                found[widget.cget("text")] = widget
+        return found
+
+    def cut_off(self):
+        """The words of the buttons that are on the screen, but not all of them."""
+        buttons, root = self.buttons(), self.root
+        right = root.winfo_rootx() + root.winfo_width()
+        bottom = root.winfo_rooty() + root.winfo_height()
         assert buttons
-        return [widget.cget("text") for widget in buttons
-                if widget.winfo_width() < widget.winfo_reqwidth()
-                or widget.winfo_height() < widget.winfo_reqheight()
-                or widget.winfo_rootx() + widget.winfo_width() > right
-                or widget.winfo_rooty() + widget.winfo_height() > bottom]
+        return [text for text, button in buttons.items()
+                if button.winfo_width() < button.winfo_reqwidth()
+                or button.winfo_height() < button.winfo_reqheight()
+                or button.winfo_rootx() + button.winfo_width() > right
+                or button.winfo_rooty() + button.winfo_height() > bottom]
 
     # --- what the user does
 
@@ -241,7 +249,7 @@ def test_login_card_shows_the_last_login(open_window, server):
     assert again.card.name.get() == "Minou"
     again.card.remember.set(False)
     again.fill_in(name="Tigrou")
-    again.card.button.invoke()
+    again.buttons()["Connect"].invoke()
     again.until(again.inside)
     again.close()
 
@@ -276,7 +284,7 @@ def test_a_mistake_in_the_card_is_a_sentence(open_window, entries, word):
 def test_an_address_that_no_computer_has(open_window):
     desk = open_window("--host", "a..b", "--name", "Minou")
     desk.until(lambda: "“a..b”" in desk.sentence())
-    assert desk.card.button.cget("text") == "Connect", "it does not go on trying"
+    assert "Connect" in desk.buttons(), "it does not go on trying"
 
 
 def test_emoji_and_backspace_in_the_entries(open_window):
@@ -298,16 +306,15 @@ def test_no_server_then_the_window_waits_and_stops(open_window):
     desk.until(lambda: "No server answers" in desk.sentence())
     assert "waits for it" in desk.sentence() and not desk.inside()
     assert desk.keyboard_is_seen()
-    assert desk.card.button.cget("text") == "Stop trying"
-    desk.card.button.invoke()
-    desk.until(lambda: desk.card.button.cget("text") == "Connect")
-    assert not desk.card.offer.winfo_manager()
+    desk.buttons()["Stop trying"].invoke()
+    desk.until(lambda: "Connect" in desk.buttons())
+    assert "Start a server here" not in desk.buttons()
 
 
 def test_a_server_started_from_the_window_ends_with_it(open_window):
     desk = open_window("--port", free_port(), "--name", "Minou")
-    desk.until(desk.card.offer.winfo_ismapped)
-    desk.card.offer.invoke()
+    desk.until(lambda: "Start a server here" in desk.buttons())
+    desk.buttons()["Start a server here"].invoke()
     desk.until(desk.inside)
     assert "A server was started here" in desk.shown()
     process = desk.chat.server_process
@@ -345,7 +352,7 @@ def test_name_taken_and_another_server_instead(open_window, server, start_server
     desk = open_window("--port", server.port, "--name", "Minou")
     desk.until(lambda: "taken" in desk.sentence())
     desk.fill_in(port=start_server().port)
-    desk.card.button.invoke()
+    desk.buttons()["Connect"].invoke()
     desk.until(desk.inside)
     assert desk.row("Minou")[1] == "Minou (you)"
 
@@ -355,7 +362,7 @@ def test_server_full(open_window, start_server, join):
     join("Félix", server)
     desk = open_window("--port", server.port, "--name", "Minou")
     desk.until(lambda: "no more fit" in desk.sentence())
-    assert desk.card.button.cget("text") == "Connect"
+    assert "Connect" in desk.buttons()
 
 
 def test_kicked(open_window, start_server):
@@ -366,7 +373,7 @@ def test_kicked(open_window, start_server):
     desk.until(lambda: "operator" in desk.sentence())
     assert not desk.inside()
     # She may come back, and then types where one types.
-    desk.card.button.invoke()
+    desk.buttons()["Connect"].invoke()
     desk.until(lambda: desk.chat.status["state"] == "online" and desk.inside())
     desk.types_into(desk.box)
 
@@ -386,7 +393,7 @@ def test_the_server_shuts_down_and_comes_back(open_window, start_server):
     desk.press(desk.box, "<Return>")
     assert "You are not connected" in desk.shown() and desk.draft() == "a draft"
     start_server("--port", first.port)
-    desk.window.header.banner.winfo_children()[0].invoke()      # Retry now
+    desk.window.header.retry.invoke()
     desk.until(lambda: not desk.banner())
     assert "Connected again." in desk.shown() and desk.draft() == "a draft"
     desk.press(desk.box, "<Return>")
@@ -398,6 +405,7 @@ def test_grey_until_the_receipt_comes(minou, server):
     with stopped(server):
         minou.say("Is anybody there?")
         assert "waiting" in minou.tags_of("Is anybody there?")
+        assert minou.view().tag_cget("waiting", "foreground") == minou.colour("muted")
         assert minou.draft() == ""
     minou.arrived("Is anybody there?")
     assert "failed" not in minou.tags_of("Is anybody there?")
@@ -459,14 +467,14 @@ def test_every_button_fits_into_the_smallest_window(open_window, start_server):
     port = free_port()
     desk = open_window("--port", port, "--name", "Minou")
     desk.root.geometry("1x1")               # as small as it lets itself be made
-    desk.until(desk.card.offer.winfo_ismapped)
+    desk.until(lambda: "Start a server here" in desk.buttons())
     assert desk.root.winfo_width() <= desk.window.look.px(560)
     assert desk.cut_off() == []
     server = start_server("--port", port)
     desk.until(desk.inside)
     assert desk.cut_off() == []
     server.stop()
-    desk.until(desk.window.header.offer.winfo_ismapped)
+    desk.until(lambda: "Start a server here" in desk.buttons())
     assert desk.cut_off() == []
 
 
@@ -549,6 +557,7 @@ def test_someone_leaves_back_to_everyone_but_never_over_a_draft(minou, join):
     assert minou.draft() == "I only wanted to say"
     minou.press(minou.box, "<Return>")
     minou.until(lambda: "failed" in minou.tags_of("I only wanted to say"))
+    assert minou.view().tag_cget("failed", "foreground") == minou.colour("danger")
     assert minou.row("Félix") == ["F", "Félix"], "he stays in the list while one reads"
 
 
@@ -610,7 +619,7 @@ def test_half_an_emoji_is_not_sent_and_kept_as_a_draft(minou, join):
 
 
 def test_help_names_every_command(minou):
-    minou.window.header.frame.winfo_children()[0].invoke()      # the button Help
+    minou.buttons()["Help"].invoke()
     minou.until(lambda: "/help: this list" in minou.shown())
     for word in ("/connect", "/disconnect", "/everyone", "/exit", "/list", "/msg",
                  "/quit"):
@@ -781,20 +790,20 @@ BAD_VALUES = (None, True, 1.5, -1, 10**30, "", "\ud83d", "\0", "x" * 300, [], [N
 def test_what_answers_is_no_chattycat(open_window, odd_server, said):
     desk = open_window("--port", odd_server(said), "--name", "Minou")
     desk.until(lambda: "is not a ChattyCat server" in desk.sentence())
-    assert desk.card.button.cget("text") == "Connect" and not desk.inside()
+    assert "Connect" in desk.buttons() and not desk.inside()
 
 
 def test_a_server_that_hangs_up_at_once(open_window, odd_server):
     desk = open_window("--port", odd_server(b"", hang_up=True), "--name", "Minou")
     desk.until(lambda: "was lost" in desk.sentence())
-    desk.card.button.invoke()               # Stop trying
-    desk.until(lambda: desk.card.button.cget("text") == "Connect")
+    desk.buttons()["Stop trying"].invoke()
+    desk.until(lambda: "Connect" in desk.buttons())
 
 
 def test_a_server_that_never_answers(open_window, odd_server):
     desk = open_window("--port", odd_server(b""), "--name", "Minou")
     desk.until(lambda: "welcome" in desk.sentence())
-    desk.card.button.invoke()
+    desk.buttons()["Stop trying"].invoke()
     desk.until(lambda: "logged out" in desk.sentence())
 
 
@@ -846,8 +855,9 @@ def test_a_goodbye_without_words(open_window, odd_server):
 
 
 def test_text_that_would_harm_a_screen(open_window, odd_server):
-    texts = ["lone \ud83d surrogate", "before\0after", "turned \u202eround\u2066 \u2069",
-             "screen \x1b[2J cleared", "w" * 4000, "tabs\tand\nlines", "\u0301" * 200]
+    texts = ["lone \ud83d surrogate", "before\0after",
+             "turned \u202eround\u2066 \u2069", "screen \x1b[2J cleared", "w" * 4000,
+             "tabs\tand\nlines", "\u0301" * 200]
     said = lines_of(WELCOME, *(dict(CHAT, id=number, text=text, to="")
                                for number, text in enumerate(texts, 1)))
     desk = open_window("--port", odd_server(said), "--name", "Minou")
@@ -861,7 +871,7 @@ def test_text_that_would_harm_a_screen(open_window, odd_server):
 # --- very much at once
 
 def many(count, pause=0.0, lot=100):
-    """Yield the lines of so many messages, in lots; `pause` is the time for each lot."""
+    """Yield the lines of so many messages, in lots; a lot every `pause` seconds."""
     start = time.monotonic()
     for number in range(0, count, lot):
         time.sleep(max(0, start + number / lot * pause - time.monotonic()))
@@ -1030,7 +1040,7 @@ def test_every_text_can_be_read_on_its_ground(open_window, start_server, join, t
     desk.until(lambda: "taken" in desk.sentence())
     pairs = set(colour_pairs(desk, desk.root))
     desk.fill_in(name="Minou")
-    desk.card.button.invoke()
+    desk.buttons()["Connect"].invoke()
     desk.until(desk.inside)
     for person in people:
         person.say("Hello", to="Minou")
@@ -1191,14 +1201,15 @@ def test_a_place_on_the_screen(open_client, spot):
 
 
 def test_no_screen_is_a_sentence(server, tmp_path):
-    environment = {**os.environ, "DISPLAY": ":no-screen", "CHATTYCAT_HOME": str(tmp_path)}
     if client.tk is None or sys.platform != "linux":
         pytest.skip("only X11 can be told that there is no screen")
+    command = [sys.executable, client.__file__, "--port", str(server.port)]
     done = subprocess.run(
-        [sys.executable, client.__file__, "--port", str(server.port), "--name", "Minou"],
-        env=environment, input="", text=True, timeout=20, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE)
-    assert re.match("No window can be opened here .*goes on in this terminal", done.stdout)
+        [*command, "--name", "Minou"],
+        env={**os.environ, "DISPLAY": ":no-screen", "CHATTYCAT_HOME": str(tmp_path)},
+        input="", text=True, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = done.stdout.split("\n")[0]
+    assert "No window can be opened here" in first and "in this terminal" in first
     assert "You are in as Minou" in done.stdout
     assert done.returncode == 0 and done.stderr == ""
 
