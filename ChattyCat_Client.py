@@ -60,6 +60,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import unicodedata
 from datetime import datetime, timezone
 
@@ -123,7 +124,7 @@ def port_number(word) -> int:
     int() alone would not do: it takes "-1", "1_000" and "٩٩٩٩" as well.
     """
     if not re.fullmatch(r"[0-9]{1,5}", word.strip()) or not 0 < int(word) < 65536:
-        raise ValueError(f"A port is a number from 1 to 65535, not “{word}”.")
+        raise ValueError(f"A port is a number from 1 to 65535, not “{word[:20]}”.")
     return int(word)
 
 
@@ -151,7 +152,8 @@ def read_options(words=None):
     options.add_argument("--host", help="the server's address (default: the one of "
                          "your last login, or 127.0.0.1)")
     options.add_argument("--port", type=port_option, metavar="N",
-                         help=f"the server's TCP port (default: {PORT})")
+                         help="the server's TCP port (default: the one of your last "
+                         f"login, or {PORT})")
     options.add_argument("--name", help="your name; connects at once")
     options.add_argument("--plain", action="store_true",
                          help="no window: type and read lines in this terminal")
@@ -205,6 +207,40 @@ def system_theme() -> str:
         return "dark" if "dark" in answer.lower() else "light"
     except (OSError, subprocess.SubprocessError):
         return "light"
+
+
+class LocalServer:
+    """A server on this computer, started from here because none answered.
+
+    The error that beginners meet most is a server that is not running. It is a child
+    of this program, like any other: what ends us by force, such as VS Code's Stop,
+    ends it too, and none is left behind that holds the port.
+    """
+
+    def __init__(self):
+        self.process = None
+
+    def is_possible(self, host: str) -> bool:
+        """Whether a server for this address could be started here, and is not yet."""
+        return (host in THIS_COMPUTER and os.path.exists(SERVER_SCRIPT)
+                and (self.process is None or self.process.poll() is not None))
+
+    def start(self, port: int):
+        """Start it; it needs a moment until it can be talked to.
+
+        Whether it could start is not asked: if it could, the next attempt to connect
+        will tell, and if not, it says why in the terminal.
+        """
+        # stdout into nothing: into a pipe that nobody reads, the server's lines would
+        # fill 64 KiB one day, and then its print() would wait for ever.
+        self.process = subprocess.Popen(
+            [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        """End it, if it was started from here."""
+        if self.process is not None:
+            self.process.terminate()
 
 
 class LastLogin:
@@ -267,7 +303,8 @@ class LastLogin:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             # 0o600: readable by this user alone, from the first byte on. With open()
             # and a chmod() after it, there would be a moment for anybody to read it.
-            # The process id: of two windows that save at once, each has its own file.
+            # The process id in its name: of two windows that save at once, each has a
+            # new file of its own, and the one that is later wins.
             new = f"{self.path}.{os.getpid()}"
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(handle, "w", encoding="utf-8") as file:
@@ -281,6 +318,11 @@ class LastLogin:
 # region 2. The wire  (lesson 04)
 # This region stands in both scripts, the same to the letter (a test compares), so
 # that the client works when it is copied alone to another computer.
+#
+# A socket is a program's end of a connection. What goes into one end comes out of the
+# other, byte for byte and in order: that is TCP. The work behind it is done by the
+# kernel, the heart of the operating system; a program only asks it: connect, send
+# these bytes, wait until some have come (recv).
 PORT = 9999
 PROTOCOL = 1
 LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
@@ -315,7 +357,7 @@ def lines(receive):
     may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
     the rest of it comes:
 
-        recv() -> b'{"type":"li'        no whole line yet
+        recv() -> b'{"type":"li'         no whole line yet
         recv() -> b'st"}\\n{"ty'         yields b'{"type":"list"}', keeps b'{"ty'
 
     Raises WireError `line_too_long` past 65,536 bytes, whether or not the "\\n" ever
@@ -326,15 +368,19 @@ def lines(receive):
         data = receive()
         if not data:
             return                      # half a line at the very end is no line
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            if len(line) >= LINE_LIMIT:
-                break
+        # split() cuts at each "\n". The last piece has none behind it yet.
+        pieces = (rest + data).split(b"\n")
+        rest = pieces.pop()
+        for line in pieces:
+            check_length(line)
             # A "\r" in front of the "\n": telnet and Windows tools send both.
             yield line[:-1] if line.endswith(b"\r") else line
-        else:
-            if len(rest) < LINE_LIMIT:
-                continue
+        check_length(rest)
+
+
+def check_length(line: bytes):
+    """Raise WireError if this, and the newline that is not in it, is too long."""
+    if len(line) >= LINE_LIMIT:
         raise WireError("line_too_long",
                         f"A line may have {LINE_LIMIT} bytes; send less at once.")
 
@@ -372,13 +418,17 @@ def decode(line: bytes) -> dict:
     return message
 
 
-def field(message: dict, name: str, kind=str, **default):
+# Stands for "there is no default". Not None: that is a good default for some fields.
+REQUIRED = object()
+
+
+def field(message: dict, name: str, kind=str, default=REQUIRED):
     """Return the field `name` if it is of this kind; else WireError `bad_message`.
 
-    With `default=…` the field may be left out.
+    With a `default` the field may be left out.
     """
-    if default and name not in message:
-        return default["default"]
+    if name not in message and default is not REQUIRED:
+        return default
     value = message.get(name)
     # type() and not isinstance(): to Python True is an int too, to JSON it is not.
     if type(value) is not kind:
@@ -807,10 +857,12 @@ class Conversations:
         self.face = face
         self.connection = None
         self.before = None              # the thread of the connection before this one
-        self.server_process = None      # a server that was started from here
+        self.local_server = LocalServer()
         self.status = {"state": "offline", "text": ""}
         self.login = login = LastLogin().load()
-        login.host, login.port = options.host or login.host, options.port or login.port
+        if options.host:                # another computer: its port is another, too
+            login.host, login.port = options.host, PORT
+        login.port = options.port or login.port
         login.name = options.name or login.name
         self.remember = True
         self.start_afresh()
@@ -826,8 +878,7 @@ class Conversations:
         self.current = self.everyone
         self.unconfirmed = {}           # ref -> (conversation, line)
         self.history, self.last_id = None, 0
-
-    # --- what comes from the connection
+        self.list_wanted = False        # a /list is not answered yet
 
     def take(self, kind: str, data):
         """Take one event in. Types that we do not know are ignored, as agreed."""
@@ -838,8 +889,11 @@ class Conversations:
                 raise WireError("bad_message", data)
             elif hasattr(self, "on_" + data["type"]):
                 getattr(self, "on_" + data["type"])(data)
-        # Whatever a server writes into the fields, it costs one line and no traceback.
-        except (WireError, ValueError, OverflowError, OSError) as problem:
+        except Exception as problem:
+            # Whatever a server writes into the fields costs one line, not the chat. A
+            # mistake in an on_<type> of coursework too; the terminal shows where.
+            if isinstance(problem, (AttributeError, LookupError, NameError, TypeError)):
+                traceback.print_exc()
             if self.status["state"] == "online":
                 self.note(f"The server sent a line that makes no sense: {problem}",
                           "error")
@@ -879,6 +933,7 @@ class Conversations:
     def on_people(self, message):
         """The answer to /list."""
         self.take_people(message)
+        self.list_wanted = False
         names = sorted((name for name, _ in self.people.values()), key=str.casefold)
         self.note(f"{self.count} here: " + ", ".join(names))
 
@@ -964,8 +1019,6 @@ class Conversations:
             raise WireError("bad_message", "A person must be an object.")
         return clean_name(field(item, key)), field(item, "color", int) % COLORS
 
-    # --- what the commands and the faces need
-
     def conversation_with(self, name, color=0) -> Conversation:
         """Return the conversation with this person (None: the public room)."""
         key = None if name is None else name_key(name)
@@ -1040,7 +1093,12 @@ class Chat(Conversations):
                 self.note(f"There is no command /{word}. /help lists what there is, "
                           "and // at the start sends a slash.", "error")
                 return False
-            return method(rest.strip()) is not False
+            try:
+                return method(rest.strip()) is not False
+            except Exception as problem:    # a mistake in a command of coursework
+                traceback.print_exc()
+                self.note(f"/{word} has a mistake in it: {problem!r}", "error")
+                return False
         if text.startswith("//"):       # the way to say something that begins with /
             text = text[1:]
         return not text or self.say(text, self.current)
@@ -1120,13 +1178,9 @@ class Chat(Conversations):
         self.hang_up()
         if self.before is not None:
             self.before.join(0.5)
-        if self.server_process is not None:
-            self.server_process.terminate()
+        self.local_server.stop()
 
     # --- while there is no server
-
-    # The error that beginners meet most is a server that is not running. So the client
-    # waits for it, says so, and offers to start one.
 
     def trying(self) -> bool:
         """Whether we are on the way in, or waiting for a server to come (back)."""
@@ -1147,24 +1201,14 @@ class Chat(Conversations):
     def can_start_server(self) -> bool:
         """Whether nobody answers on this very computer, and we could change that."""
         return (self.status["state"] == "waiting"
-                and self.connection.host in THIS_COMPUTER
-                and (self.server_process is None
-                     or self.server_process.poll() is not None)
-                and os.path.exists(SERVER_SCRIPT))
+                and self.local_server.is_possible(self.connection.host))
 
     def start_server(self):
-        """Start a server that lives as long as this program.
-
-        A child like any other: what ends us by force, VS Code's Stop, ends it too.
-        """
-        # stdout into nothing: into a pipe that nobody reads, the server's lines would
-        # fill 64 KiB one day, and then its print() would wait for ever.
-        self.server_process = subprocess.Popen(
-            [sys.executable, SERVER_SCRIPT, "--no-console", "--port",
-             str(self.connection.port)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        """Start a server that lives as long as this program."""
+        self.local_server.start(self.connection.port)
         self.note("A server was started here. It runs as long as this window is open.",
                   where=self.everyone)
+        self.connection.attempt = 0     # it needs a moment: try again in 1 s, not 30
         self.retry_now()
         self.face.status_changed()
 
@@ -1210,7 +1254,8 @@ class Chat(Conversations):
             return
         # We do not wait for the server's goodbye: it may never come.
         self.hang_up()
-        self.take_status({"state": "offline", "text": "You have logged out."})
+        self.take_status({"state": "offline", "text": "You have logged out.",
+                          "wanted": True})
 
     def command_everyone(self, _):
         """/everyone: back to the public room"""
@@ -1226,14 +1271,16 @@ class Chat(Conversations):
         # new command stands in /help by being there.
         methods = [getattr(self, name) for name in dir(self)
                    if name.startswith("command_")]
-        self.note("\n".join((method.__doc__ or method.__name__).strip().split("\n")[0]
-                            for method in methods))
+        self.note("\n".join(
+            (method.__doc__ or method.__name__.replace("command_", "/")).split("\n")[0]
+            for method in methods))
 
     def command_list(self, _):
         """/list: who is here"""
         if self.status["state"] != "online":
             self.note("You are not connected.", "error")
             return
+        self.list_wanted = True
         self.connection.send({"type": "list"})     # the answer comes to on_people()
 
     def command_msg(self, rest):
@@ -1241,7 +1288,10 @@ class Chat(Conversations):
         # A name has no spaces, so what stands behind the first one is the text.
         name, _, text = rest.partition(" ")
         key = name_key(name)
-        if not name or not (key in self.people or key in self.conversations):
+        if not name:
+            self.note("Say to whom: /msg NAME TEXT", "error")
+            return False
+        if not (key in self.people or key in self.conversations):
             self.note(f"Nobody called “{name}” is here; /list says who is.", "error")
             return False
         conversation = self.conversation_with(name)
@@ -1305,11 +1355,12 @@ class Look:
         # As an index False is 0, and True is 1.
         self.colours = {role: pair[dark] for role, pair in COLOURS.items()}
         self.names = NAME_COLOURS[dark]
-        # Pixels an inch: 96 on an ordinary screen, twice that on a dense one, where
-        # a line of one pixel would be a hair.
-        self.scale = root.winfo_fpixels("1i") / 96
+        # Pixels an inch: 96 on an ordinary screen, twice that on a dense one, where a
+        # line of one pixel would be a hair. Rounded: Tk says 95.98 for 96.
+        self.scale = round(root.winfo_fpixels("1i") / 96, 2)
         # The system's own font; X11 has none, so the first good one that is there.
-        family = tkfont.nametofont("TkDefaultFont", root=root).actual("family")
+        default = tkfont.Font(root, name="TkDefaultFont", exists=True)
+        family = default.actual("family")
         if root.tk.call("tk", "windowingsystem") == "x11":
             there, good = tkfont.families(root), ("Inter", "Cantarell", "Ubuntu",
                                                   "Noto Sans", "DejaVu Sans")
@@ -1431,8 +1482,9 @@ class LoginCard:
         self.frame.bind("<Configure>", lambda event: (
             show(top, event.height > px(560), row=0, columnspan=2),
             show(hint, event.height > px(560), row=11, columnspan=2, pady=px(12))))
-        for widget in (self.host, self.port, self.name, self.button):
-            widget.bind("<Return>", lambda event: self.press())
+        for entry in (self.host, self.port, self.name):
+            entry.bind("<Return>", lambda event: self.connect())
+        self.button.bind("<Return>", lambda event: self.press())
 
     def entry(self, card, text, value, row, column, **where):
         """Put a label and an entry, a box for one line of text, into the grid."""
@@ -1458,7 +1510,11 @@ class LoginCard:
         """The button: connect, or stop trying."""
         if self.chat.trying():
             self.chat.command_disconnect("")
-            return
+        else:
+            self.connect()
+
+    def connect(self):
+        """Log in with what stands in the entries, or say what is wrong with it."""
         try:
             port = port_number(self.port.get())
             self.chat.remember = self.remember.get()
@@ -1478,7 +1534,8 @@ class LoginCard:
         state = status["state"]
         colour = {"connecting": "muted", "greeting": "muted", "waiting": "warning"}
         waits = " This window waits for it." if state == "waiting" else ""
-        self.say(status["text"] + waits, colour.get(state, "danger"))
+        self.say(status["text"] + waits, "muted" if status.get("wanted")
+                 else colour.get(state, "danger"))
         self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
         show(self.offer, self.chat.can_start_server(), row=10, columnspan=2,
              sticky="ew", pady=(self.look.px(6), 0))
@@ -1505,12 +1562,13 @@ def show(widget, wanted: bool, **where):
 def disc(look, colour, ground, size, longer=0):
     """Return a round picture, `size` in 96ths of an inch, for this ground.
 
-    `longer` makes a pill of it: so many pixels between its two round ends.
+    `longer` makes a pill of it: so many pixels between its two round ends. Outside of
+    it nothing is painted: what lies beneath is seen.
 
     A Canvas draws ovals with steps at the rim, since a pixel is either in or out. Here
     each pixel at the rim is mixed of both colours, by how far the rim cuts into it
-    (anti-aliasing): with the rim in its middle, half of each. The picture is square,
-    so its corners must have the colour of what is behind it: hence `ground`.
+    (anti-aliasing): with the rim in its middle, half of each. Hence `ground`, the
+    colour of what is behind it.
 
     3 ms a disc, so each is painted only once and kept.
     """
@@ -1521,13 +1579,15 @@ def disc(look, colour, ground, size, longer=0):
         # digits hold just that.
         inside, outside = ([int(c[at:at + 2], 16) for at in (1, 3, 5)]
                            for c in (colour, ground))
-        rows = []
+        rows, outer = [], []
         for y in range(high):
             row = []
             for x in range(high + longer):
                 # How far from the line between the two ends' middles (Pythagoras).
                 beside = max(middle - x, x - middle - longer, 0)
                 share = min(1, max(0, high / 2 - math.hypot(beside, y - middle)))
+                if not share:
+                    outer.append((x, y))
                 row.append("#%02x%02x%02x" % tuple(
                     round(a * share + b * (1 - share))
                     for a, b in zip(inside, outside)))
@@ -1535,6 +1595,8 @@ def disc(look, colour, ground, size, longer=0):
         image = tk.PhotoImage(master=look.root, width=high + longer, height=high)
         # put() wants "{#112233 #112234 …} {…} …", a list of lists as Tcl writes it.
         image.put(" ".join(rows))
+        for x, y in outer:
+            image.transparency_set(x, y, True)
         look.images[colour, ground, size, longer] = image
     return look.images[colour, ground, size, longer]
 
@@ -1545,11 +1607,8 @@ class Sidebar:
     """The left side: who I am, Everyone, then each person: disc, name, unread lines.
 
     Drawn on a Canvas, a surface for lines, pictures and text: a list widget cannot
-    show a disc and a badge in one row, and a frame with four widgets for each of 200
-    people would be slow.
-
-    A row's colour is the person's own, from the server, the same as in the messages;
-    and the letter on it says the same to those who do not tell colours apart.
+    show a disc and a badge in one row. A row's colour is the person's own, the same
+    as in the messages; the letter tells those who cannot tell colours apart.
     """
     ROW = 40                            # 96ths of an inch
 
@@ -1614,11 +1673,8 @@ class Sidebar:
                 return
 
     def step(self, by):
-        """Up and Down: the conversation above or below the current one.
-
-        Whatever a mouse can do here, keys can do as well: not everybody has a mouse,
-        or a hand that can aim with it.
-        """
+        """Up and Down: the conversation above or below the current one. Not everybody
+        has a mouse, or a hand that can aim with it."""
         names = [name for _, name in self.rows]
         if self.chat.current.name in names:
             at = names.index(self.chat.current.name) + by
@@ -1635,6 +1691,7 @@ class Sidebar:
         200 people, takes 9 ms, and at most once for each batch of news.
         """
         chat, me = self.chat, name_key(self.chat.me or "")
+        online = chat.status["state"] == "online"   # else nobody knows who is there
         self.me.config(text=chat.me or "")
         # What a Canvas shows are items: they stay until they are deleted.
         self.canvas.delete("all")
@@ -1647,14 +1704,15 @@ class Sidebar:
         gone = [talk for key, talk in chat.conversations.items()
                 if talk is not chat.everyone and key not in chat.people
                 and (talk.lines or talk is chat.current)]
-        y = self.row(self.look.px(6), None, 0, chat.everyone)
-        y = self.header(y, f"PEOPLE ONLINE — {chat.count}")
+        y = self.row(self.look.px(6), None, 0, chat.everyone, True, "Everyone")
+        y = self.header(y, f"PEOPLE{' ONLINE' if online else ''} — {chat.count}")
         for key, (name, color) in here:
-            y = self.row(y, name, color, chat.conversations.get(key), you=key == me)
+            shown = name + " (you)" if key == me else name
+            y = self.row(y, name, color, chat.conversations.get(key), online, shown)
         if gone:
             y = self.header(y, f"OFFLINE — {len(gone)}")
         for talk in gone:
-            y = self.row(y, talk.name, talk.color, talk, present=False)
+            y = self.row(y, talk.name, talk.color, talk, False, talk.name)
         # How far one can scroll. At least what is seen, or a short list could be
         # moved about in its window.
         self.canvas.config(scrollregion=(0, 0, 1, max(y, self.canvas.winfo_height())))
@@ -1666,7 +1724,7 @@ class Sidebar:
                                 font=look.fonts["small bold"], fill=look["muted"])
         return y + px(36)
 
-    def row(self, y, name, color, conversation, present=True, you=False):
+    def row(self, y, name, color, conversation, present, shown):
         """Draw a row (name None: Everyone); return where the next one begins."""
         # create_…() draws an item at (x, y). Later items lie on top of earlier ones,
         # so the order here is: ground, disc, letter, dot, name, badge.
@@ -1690,14 +1748,13 @@ class Sidebar:
                 for size, role in ((13, ground), (9, look["ok"])):
                     canvas.create_image(px(42), middle + px(9),
                                         image=disc(look, role, ground, size))
-        text = name or "Everyone"
         # Bold while something is unread: a red badge alone would tell nothing to
         # those who cannot tell red from green.
         unread = conversation.unread if conversation is not None else 0
         font = look.fonts["name" if unread or name is None else "body"]
         room = width - px(58) - px(60 if unread else 14)
         canvas.create_text(px(58), middle, anchor="w", font=font,
-                           text=shorten(text + " (you)" * you, font, room),
+                           text=shorten(shown, font, room),
                            fill=look["text" if present else "muted"])
         if unread:
             self.badge(width - px(34), middle, unread, ground)
@@ -1808,12 +1865,11 @@ class Header:
     def show(self):
         """Show the current conversation's title, and the banner if there is trouble."""
         chat, name = self.chat, self.chat.current.name
-        people = "1 person" if chat.count == 1 else f"{chat.count} people"
         self.title.config(text="# Everyone" if name is None else name)
-        where = f"Public room · {people} online"
+        where = f"{chat.count} online"  # short: beside the buttons there is little room
         if name is not None:
             away = "" if name_key(name) in chat.people else " · offline"
-            where = f"Private · only the two of you can read this{away}"
+            where = f"Private · only you two{away}"
         self.subtitle.config(text=where)
         if not chat.trying():
             self.banner.pack_forget()
@@ -1887,7 +1943,7 @@ class Messages:
         for index, colour in enumerate(look.names):
             tag(f"name{index}", foreground=colour)
         for kind, colour in (("system", "muted"), ("error", "danger")):
-            tag(kind, foreground=look[colour], font=fonts["label"], spacing1=px(4),
+            tag(kind, foreground=look[colour], font=fonts["label"], spacing1=px(6),
                 **indent)
         tag("notice", foreground=look["link"])
         tag("day", foreground=look["muted"], font=fonts["small bold"],
@@ -1956,7 +2012,8 @@ class Messages:
             out += [day + "\n", ("day",)]
             last = None
         if line.kind in ("system", "error"):
-            return out + [f"{line.text} · {clock}\n", (line.kind,)]
+            # \u00a0: a space where no line is broken, so that no clock stands alone.
+            return out + [f"{line.text}\u00a0· {clock}\n", (line.kind,)]
         # Who goes on talking needs no new header; after five minutes the time does.
         same = (last is not None
                 and (last.kind, last.author) == (line.kind, line.author)
@@ -1972,12 +2029,14 @@ class Messages:
     def change(self, line):
         """Show a line's new state: the receipt came, or will not come.
 
+        The line itself stays where it was typed. To move it to the place that it has
+        for the others would be more exact, and jump about before one's eyes.
+
         tag_ranges() gives the start and the end of what has a tag; nothing if the line
         was among the oldest and is forgotten.
         """
         spot = self.text.tag_ranges(f"ref {line.ref}")
         if spot:
-            # Only the look changes; the text stays where it stood when it was sent.
             self.text.tag_remove("waiting", *spot)
             if line.state:
                 self.text.tag_add(line.state, *spot)
@@ -2018,13 +2077,15 @@ class Composer:
         self.hint = look.label(self.text, colour="muted", cursor="xterm", bd=0, padx=0,
                                pady=0)
         look.label(self.frame, "small", "muted", anchor="w", text="Enter sends · "
-                   "Shift+Enter new line · /help lists the commands").pack(
+                   "Shift+Enter new line · /help").pack(
             fill="x", padx=px(18), pady=(px(4), px(8)))
         self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
         self.text.bind("<Return>", self.on_return)
         # Tk calls this at the first change, and not again until on_change() has taken
         # the mark "modified" back.
         self.text.bind("<<Modified>>", self.on_change)
+        # In a narrower window the same text has more lines.
+        self.text.bind("<Configure>", self.on_change)
 
     def on_return(self, event):
         """Enter sends. A binding of ours runs before Tk's own for the same key."""
@@ -2060,6 +2121,7 @@ class Composer:
         rows = self.text.count("1.0", "end", "displaylines") or 1
         rows = rows[0] if isinstance(rows, tuple) else rows
         self.text.config(height=min(6, max(1, rows)))
+        self.text.see("insert")
         name = self.chat.current.name
         self.hint.config(text="Message everyone…" if name is None
                          else f"Message {name}, privately…")
@@ -2072,14 +2134,13 @@ class Composer:
 class Window:
     """All the parts put together: the face of the chat for those who have a screen."""
 
-    def __init__(self, root, options):
+    def __init__(self, root, options, chat_class=Chat):
         self.root = root
-        self.chat = chat = Chat(self, options)
+        self.chat = chat = chat_class(self, options)
         self.look = look = Look(root, options.theme)
         # A conversation gets a view when it is first shown, so a room with 200 people
-        # begins with one Text and not with 200.
-        self.views = {}                 # conversation -> Messages
-        self.batch = {}                 # conversation -> lines not yet on the screen
+        # begins with one Text and not with 200. Its new lines wait for show_batch().
+        self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
         self.changed = False            # people or unread marks are not yet on it
         self.quit_wanted = False        # set by a signal
         root.iconphoto(True, look.logo)
@@ -2104,20 +2165,20 @@ class Window:
         self.timers = {"drain": root.after(0, self.drain),
                        "tick": root.after(1000, self.tick)}
         if options.name:
-            self.login.press()
+            self.login.connect()
+            chat.remember = False       # what was not typed here is no login of yours
 
     def bind_keys(self):
         """Keys that work wherever the focus is, or while typing."""
-        text, command = self.composer.text, "Control"
-        if self.root.tk.call("tk", "windowingsystem") == "aqua":
-            command = "Command"         # a Mac's key for such things
-        self.root.bind(f"<{command}-q>", lambda event: self.quit())
+        text = self.composer.text
+        self.root.bind("<Control-q>", lambda event: self.quit())
+        # A click on a button takes the keyboard along; back with it to where one types.
+        self.room.bind_class("TButton", "<ButtonRelease-1>", lambda event:
+                             self.room.winfo_manager() and text.focus_set(), add=True)
         text.bind("<Prior>", lambda event: self.page(-1))       # PgUp, while typing
         text.bind("<Next>", lambda event: self.page(1))
         text.bind("<Escape>", lambda event: self.to_the_end())
         self.sidebar.canvas.bind("<Return>", lambda event: text.focus_set())
-
-    # --- the main thread's loop
 
     def drain(self):
         """Every 50 ms take in what came; sooner when there is more.
@@ -2171,7 +2232,7 @@ class Window:
             self.views[conversation].change(line)
 
     def people_changed(self):
-        """Only noted, as above: 200 people who come at once are drawn once."""
+        """Noted, as above: 200 people who come at once are drawn once."""
         self.changed = True
 
     def status_changed(self):
@@ -2186,6 +2247,7 @@ class Window:
                 self.shown(self.chat.current)
         self.sidebar.show_status(state)
         self.login.show_status(self.chat.status)
+        self.changed = True             # the sidebar shows who is online
         self.show_titles()
 
     def shown(self, conversation):
@@ -2209,10 +2271,11 @@ class Window:
         """The title counts what is unread: it is seen when the window is not."""
         self.header.show()
         unread = sum(talk.unread for talk in self.chat.conversations.values())
-        title = "ChattyCat" + (f" — {self.chat.me}" if self.chat.me else "")
-        self.root.title(f"({unread}) {title}" if unread else title)
-
-    # --- what the user does
+        title = "ChattyCat"
+        if self.room.winfo_manager():
+            title += f" — {self.chat.me}"
+            title = f"({unread}) {title}" if unread else title
+        self.root.title(title)
 
     def page(self, pages):
         """PgUp and PgDn in the composer scroll the messages."""
@@ -2226,8 +2289,7 @@ class Window:
             self.views[self.chat.current].to_the_end()
 
     def want_to_quit(self, *_):
-        """A signal came; the next drain() sees it."""
-        self.quit_wanted = True
+        self.quit_wanted = True         # a signal came; the next drain() sees it
 
     def quit(self):
         """Close: stop the timers, say bye, take the window down."""
@@ -2261,9 +2323,9 @@ class PlainLines:
     meet in a queue, as those of the connection do.
     """
 
-    def __init__(self, options):
+    def __init__(self, options, chat_class=Chat):
         """Nothing happens yet; run() does it all."""
-        self.chat = Chat(self, options)
+        self.chat = chat_class(self, options)
         self.name = options.name
         # From the keyboard's thread. Unbounded: nobody types faster than we read, and
         # what a pipe brings has to be kept somewhere.
@@ -2286,7 +2348,7 @@ class PlainLines:
         if self.name:
             self.connect(self.name)
         else:
-            self.ask_name("Hello.")
+            self.ask_name("Hello.", self.chat.login.name)
         # The main thread's loop, as the window's drain(): look at both queues, then
         # sleep a little. Waiting in one of them would make it deaf to the other.
         next_tick = 0.0
@@ -2332,12 +2394,14 @@ class PlainLines:
             text = self.held.popleft()
             if self.asking and not text.startswith("/"):
                 self.asking = False
-                self.connect(text.strip() or self.chat.login.name)
+                self.connect(text.strip() or self.default)
             else:
                 self.chat.typed(text)
         if self.input_over and self.over is None:
             self.end_of_input()
 
+    # A pipe and a person want different things of the same line, and there is no way to
+    # please both: so here, and only here, it counts who it is.
     def is_urgent(self, text) -> bool:
         """Whether a line must not wait until we are in: whoever types /quit means now.
 
@@ -2354,25 +2418,29 @@ class PlainLines:
         would be wrong: the last line may still lie in the outbox.
         """
         state = self.chat.status["state"]
-        if state == "online" and not self.chat.unconfirmed:
+        if state == "online" and not (self.chat.unconfirmed or self.chat.list_wanted):
             self.over = 0
         elif state in ("offline", "waiting", "choose_name") \
                 or time.monotonic() > self.give_up:
             self.over = 1
 
     def connect(self, name):
-        """Log in under this name, or ask for a better one."""
+        """Log in under this name, or ask for a better one.
+
+        Chat.connect() checks everything before it touches the network.
+        """
         login = self.chat.login
         try:
             self.chat.connect(login.host, login.port, name)
         except ValueError as problem:
             self.ask_name(str(problem))
 
-    def ask_name(self, why):
+    def ask_name(self, why, default=""):
         """Ask for a name; the next line that is typed is the answer."""
-        self.asking = True
-        name = self.chat.login.name
-        self.print(f"* {why} Type your name" + f" (Enter: {name})" * bool(name) + ".")
+        # Offered only at the start: a name that was refused is none to offer again.
+        self.asking, self.default = True, default
+        hint = f" (Enter: {default})" if default else ""
+        self.print(f"* {why} Type your name{hint}.")
 
     def print(self, text, when=None):
         """Print with date and time, the oldest form of a log that there is.
@@ -2446,9 +2514,10 @@ class PlainLines:
 
     def shown(self, conversation):
         """Say where the next line goes: there is no title to look at."""
-        self.print("* What you type now goes to " + (
-            "everyone." if conversation.name is None else
-            f"{conversation.name} alone; /everyone goes back."))
+        if self.chat.status["state"] == "online":
+            who = (f"{conversation.name} alone; /everyone goes back"
+                   if conversation.name else "everyone")
+            self.print(f"* What you type now goes to {who}.")
 
     def quit(self):
         """/quit: run() ends at its next look.
@@ -2507,9 +2576,11 @@ def place(root, px, spot):
     # where the screen is too narrow for all, they overlap, but each can be seen.
     step = min(width + px(8), (screen - width) // max(1, count - 1))
     # Tk's way to say it: WIDTHxHEIGHT+X+Y.
-    root.geometry(f"{width}x{px(720)}+{max(0, index * step)}+0")
+    height = min(px(720), root.winfo_screenheight() - px(60))
+    root.geometry(f"{width}x{height}+{max(0, index * step)}+0")
 
 
+# The same in both scripts, as each must work alone.
 def make_printable():
     """Let any name be printed on any terminal: 小猫 as \\u5c0f\\u732b where it must be.
 
@@ -2521,7 +2592,9 @@ def make_printable():
             stream.reconfigure(errors="backslashreplace")
 
 
-def main():
+# To extend the client in a file of your own: a class MyChat(Chat) with command_… and
+# on_… methods, then `main(MyChat)`. Both faces will have them.
+def main(chat_class=Chat):
     """Show a window, or plain lines; return the exit status when it is over.
 
     0 for a chat that has ended as it should, 1 when a pipe could not say all it had to
@@ -2540,13 +2613,13 @@ def main():
         if why:
             print(f"{why} The chat goes on in this terminal.", flush=True)
         try:
-            return PlainLines(options).run()
+            return PlainLines(options, chat_class).run()
         except KeyboardInterrupt:
             # Ctrl+C, the way out that everybody knows. No bye goes out, but the end of
             # the program closes the connection, and the others read that we are gone.
             return 0
     # The window keeps itself: what Tk calls later are methods of it.
-    window = Window(root, options)
+    window = Window(root, options, chat_class)
     place(root, window.look.px, os.environ.get("CHATTYCAT_PLACE", ""))
     # Ctrl+C in the terminal that started us, and what `kill` and our server send. A
     # signal may strike between any two lines, in the middle of an insert too; so its

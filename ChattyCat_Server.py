@@ -181,6 +181,11 @@ def print_lines():
 # region 2. The wire  (lesson 04)
 # This region stands in both scripts, the same to the letter (a test compares), so
 # that the client works when it is copied alone to another computer.
+#
+# A socket is a program's end of a connection. What goes into one end comes out of the
+# other, byte for byte and in order: that is TCP. The work behind it is done by the
+# kernel, the heart of the operating system; a program only asks it: connect, send
+# these bytes, wait until some have come (recv).
 PORT = 9999
 PROTOCOL = 1
 LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
@@ -215,7 +220,7 @@ def lines(receive):
     may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
     the rest of it comes:
 
-        recv() -> b'{"type":"li'        no whole line yet
+        recv() -> b'{"type":"li'         no whole line yet
         recv() -> b'st"}\\n{"ty'         yields b'{"type":"list"}', keeps b'{"ty'
 
     Raises WireError `line_too_long` past 65,536 bytes, whether or not the "\\n" ever
@@ -226,15 +231,19 @@ def lines(receive):
         data = receive()
         if not data:
             return                      # half a line at the very end is no line
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            if len(line) >= LINE_LIMIT:
-                break
+        # split() cuts at each "\n". The last piece has none behind it yet.
+        pieces = (rest + data).split(b"\n")
+        rest = pieces.pop()
+        for line in pieces:
+            check_length(line)
             # A "\r" in front of the "\n": telnet and Windows tools send both.
             yield line[:-1] if line.endswith(b"\r") else line
-        else:
-            if len(rest) < LINE_LIMIT:
-                continue
+        check_length(rest)
+
+
+def check_length(line: bytes):
+    """Raise WireError if this, and the newline that is not in it, is too long."""
+    if len(line) >= LINE_LIMIT:
         raise WireError("line_too_long",
                         f"A line may have {LINE_LIMIT} bytes; send less at once.")
 
@@ -272,13 +281,17 @@ def decode(line: bytes) -> dict:
     return message
 
 
-def field(message: dict, name: str, kind=str, **default):
+# Stands for "there is no default". Not None: that is a good default for some fields.
+REQUIRED = object()
+
+
+def field(message: dict, name: str, kind=str, default=REQUIRED):
     """Return the field `name` if it is of this kind; else WireError `bad_message`.
 
-    With `default=…` the field may be left out.
+    With a `default` the field may be left out.
     """
-    if default and name not in message:
-        return default["default"]
+    if name not in message and default is not REQUIRED:
+        return default
     value = message.get(name)
     # type() and not isinstance(): to Python True is an int too, to JSON it is not.
     if type(value) is not kind:
@@ -401,6 +414,10 @@ def tune(sock: socket.socket):
 
 
 # region 3. One person's connection  (lesson 05)
+# Some words of this region. A descriptor is the number by which a program names an open
+# socket to the kernel. TCP ends a connection politely, each direction for itself (to
+# end only one is to half-close), or at once for both, with a packet called RST (reset).
+
 # 4 KiB at a time. Measured: larger buffers are not faster, and 5,000 people with
 # 64 KiB each would be 320 MB.
 RECEIVE_BYTES = 4096
@@ -422,10 +439,12 @@ class Connection:
         """`sock` is connected; `address` is where from: (ip, port), IPv6 with more."""
         self.address = f"{address[0]}:{address[1]}"
         self.sock = sock
-        # dup() gives a second descriptor of the same connection. The postman's must
-        # not wait, the reader's must. settimeout() makes a socket non-blocking
-        # underneath and waits in Python, so it goes together with setblocking(False)
-        # on the other one; settimeout(None) on either would make both wait.
+        # Two threads use one connection, and want opposite things: recv() should wait
+        # until something comes, send() should never wait. dup() gives a second
+        # descriptor of the same connection, so each thread has a socket of its own.
+        # But whether the kernel waits is a property of the connection, not of the
+        # descriptor. settimeout(10) means: the kernel never waits, Python does, up to
+        # 10 s. So both can have their way; with settimeout(None) both would wait.
         sock.settimeout(LOOK_UP_SECONDS)
         self.out = sock.dup()
         self.out.setblocking(False)
@@ -597,7 +616,13 @@ class Room:
     def take(self):
         """Empty what is pending. Only the postman calls this.
 
-        Returns ([(person, their bytes), …], [who is parting, …]).
+        Returns ([(person, their bytes), …], [who is parting, …]). An example: Ann says
+        A, Bob gets P from Ann alone, Ann says B, Cat comes in and gets her welcome W:
+
+            public  = [A, B, "Cat joined"]       Ann, Dan: A B "Cat joined"
+            private = {Bob: [(1, P)],            Bob: A P B "Cat joined"
+                       Cat: [(3, W)]}            Cat: W, since she came in behind 3
+            first   = {Cat: 3}
         """
         with self.lock:
             public, private, parting = self.public, self.private, self.parting
@@ -824,8 +849,8 @@ class MessageHandlers:
             raise WireError("bad_version", f"This server speaks version {PROTOCOL} of "
                             "the protocol; your program is older or newer.")
         name = clean_name(field(message, "name"))
-        # The session is a secret: it will let its owner come back after a lost
-        # connection. `secrets` and not `random`, whose numbers can be foretold.
+        # The session is a secret that stands for this person. So it is made by
+        # `secrets` and not by `random`, whose numbers can be foretold.
         self.room.enter(person, name, {
             "type": "welcome", "session": secrets.token_urlsafe(32), "resumed": False,
             "gap": False, "history": self.room.history.id, "time": utc_now(),
@@ -939,7 +964,13 @@ class Postman:
 
         TCP closes each direction for itself. Half-closing ours says: no more comes.
         Their program reads our goodbye, then b"", closes, and the reading thread here
-        reads b"" too. Only for those who do none of this is there a time limit.
+        reads b"" too. Only for those who do none of this is there a time limit. In
+        the usual order, with the flags that tell how far somebody is:
+
+            part()       leaving        the goodbye is pending
+            run()        in `parting`   it was handed out; if it waits, at most 10 s
+            see_off()    half_closed    all of it has left; 1 s for their answer
+            read()       ended          they have closed, or were cut off
         """
         for person, limit in list(self.parting.items()):
             if now >= limit:
@@ -1143,11 +1174,13 @@ class Console:
     def obey(self, line) -> str:
         """Carry out a line such as "/kick Tom"; return what to print."""
         word, _, rest = line.partition(" ")
-        method = self.words().get(word.lower())
+        # With or without the slash: there is nobody here whom "who" could be said to.
+        method = self.words().get("/" + word.lower().lstrip("/"))
         if method is None:
             return f"There is no command {word}; /help lists what there is."
         try:
-            return method(rest.strip()) or "Done."
+            answer = method(rest.strip())
+            return "Done." if answer is None else str(answer)
         except Exception:       # coursework with a mistake in it: show where, go on
             return traceback.format_exc().rstrip()
 
@@ -1180,6 +1213,8 @@ class Console:
     def console_kick(self, name):
         """/kick NAME: throw somebody out; they may come back"""
         person = self.room.find(name)
+        if not name:
+            return "Say whom: /kick NAME"
         if person is None:
             return f"Nobody called “{name}” is here; /who lists everybody."
         self.server.part(person, "kicked", "The operator has asked you to leave.")

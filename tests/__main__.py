@@ -101,7 +101,7 @@ def start_screen():
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL,
                "start_new_session": True}
     xvfb = subprocess.Popen(["Xvfb", "-displayfd", "1", "-noreset", "-nolisten", "tcp",
-                             "-screen", "0", "1280x1024x24"], **options)
+                             "-dpi", "96", "-screen", "0", "1280x1024x24"], **options)
     os.environ["DISPLAY"] = ":" + xvfb.stdout.readline().decode().strip()
     if not shutil.which("openbox"):
         return [xvfb]

@@ -9,6 +9,7 @@ what stands in a window is read as a person would take it, by selecting it.
 """
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -112,14 +113,15 @@ class RemoteWindow:
     def type(self, text):
         r"""Type it; each "\n" is the Enter key."""
         self.focus()
-        for line in text.splitlines(keepends=True):
-            # 25 ms a key: for what is not on the keyboard, such as 😀, xdotool gives a
-            # key a new meaning each time, and programs need a moment to learn of it.
-            if line != "\n":
-                xdotool("type", "--delay", 25, line.rstrip("\n"))
-            if line.endswith("\n"):
-                # Not in `type`: that would press Linefeed, another key.
+        for piece in re.findall("\n|[ -~]+|.", text):
+            if piece == "\n":
+                # Not by `type`: that would press Linefeed, another key.
                 xdotool("key", "Return")
+            else:
+                # What is on no key, such as 😀, xdotool puts on one for half of the
+                # delay. A busy program that looks too late finds nothing there.
+                delay = 15 if piece.isascii() else 300
+                xdotool("type", "--delay", delay, piece)
 
     def key(self, *keys):
         self.focus()

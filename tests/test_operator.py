@@ -156,7 +156,7 @@ def test_an_unknown_word_is_a_sentence(start_server):
     server = start_server(console=True)
     server.wait_for_line("/help")       # the greeting names it: wait until it is out
     greeting = len(server.lines)
-    strange = ["/meow", "/", "//", "hello there", "/__init__", "/help_", "kick Minou"]
+    strange = ["/meow", "/", "//", "hello there", "/__init__", "/help_", "kicks Minou"]
     for line in strange + ["/stats"]:
         server.type_line(line)
     server.wait_for_line("[Mm]essages")

@@ -17,7 +17,7 @@ import time
 import pytest
 
 import ChattyCat_Client as client
-from people import SERVER, Person, ServerProcess
+from people import Person, ServerProcess
 from screen import (ClientWindow, RemoteWindow, visible_windows, wait_until,
                     why_no_screen, xdotool)
 
@@ -317,7 +317,7 @@ def test_a_server_started_from_the_window_ends_with_it(open_window):
     desk.buttons()["Start a server here"].invoke()
     desk.until(desk.inside)
     assert "A server was started here" in desk.shown()
-    process = desk.chat.server_process
+    process = desk.chat.local_server.process
     assert process.poll() is None
     desk.close()
     assert process.wait(5) == 0
@@ -647,7 +647,7 @@ def test_msg_and_everyone(minou, join):
 @pytest.mark.parametrize("text, sentence", [
     ("/mgs Tigrou secret", "There is no command /mgs"),
     ("/", "There is no command /"), ("/msg Nobody hello", "Nobody called “Nobody”"),
-    ("/msg", "Nobody called “”"), ("x" * 4001, "4000 characters"),
+    ("/msg", "/msg NAME"), ("x" * 4001, "4000 characters"),
     ("/connect 127.0.0.1 99999", "A port is"), ("\x1b[2J", "control characters"),
 ], ids=lambda text: text[:12])
 def test_a_mistake_stays_in_the_box_and_is_not_sent(minou, join, text, sentence):
@@ -1309,3 +1309,84 @@ def test_a_signal_closes_the_window(open_client, where, name):
     window = where(open_client)
     window.process.send_signal(getattr(signal, name))
     assert window.process.wait(5) == 0 and window.said() == ""
+
+
+# --- what a student stumbled over
+
+def click(desk, button):
+    """A click with the mouse, as Tk sees it."""
+    desk.root.update()
+    middle = {"x": button.winfo_width() // 2, "y": button.winfo_height() // 2}
+    button.event_generate("<Enter>", **middle)
+    button.event_generate("<Button-1>", **middle)
+    button.event_generate("<ButtonRelease-1>", **middle)
+    desk.root.update()
+
+
+def test_after_a_click_on_a_button_one_can_type_on(minou):
+    buttons = [widget for widget in minou.window.header.frame.winfo_children()
+               if widget.winfo_class() == "TButton"]
+    help_button = next(each for each in buttons if each.cget("text") == "Help")
+    help_button.focus_set()             # as some systems do at a click
+    click(minou, help_button)
+    minou.until(lambda: "/help: this list" in minou.shown())
+    minou.until(lambda: minou.root.focus_lastfor() is minou.box)
+
+
+def test_enter_tries_the_new_name_while_the_old_one_waits(open_window, start_server):
+    port = free_port()
+    desk = open_window("--port", port, "--name", "Minou")
+    desk.until(lambda: desk.chat.status["state"] == "waiting")
+    desk.card.name.delete(0, "end")
+    desk.card.name.insert(0, "Tigrou")
+    desk.press(desk.card.name, "<Return>")
+    start_server("--port", port)
+    desk.until(desk.inside)
+    assert desk.chat.me == "Tigrou"
+
+
+def test_a_server_started_here_late_does_not_wait_for_long(open_window, start_server):
+    """After many attempts the pause is 30 s; nobody should wait for that one."""
+    first = start_server()
+    desk = open_window("--port", first.port, "--name", "Minou")
+    desk.until(desk.inside)
+    first.kill()
+    desk.until(lambda: desk.chat.status["state"] == "waiting")
+    desk.chat.connection.attempt = 6
+    desk.chat.start_server()
+    desk.until(lambda: desk.chat.status["state"] == "online", limit=8)
+
+
+def test_nobody_looks_present_while_we_are_cut_off(open_window, start_server, join):
+    server = start_server()
+    join("Tigrou", server)
+    desk = open_window("--port", server.port, "--name", "Minou")
+    desk.until(lambda: desk.chat.count == 2)
+    look = desk.window.look
+    green = str(client.disc(look, look["ok"], look["sidebar"], 9))
+
+    def dots():
+        return [item for item in desk.people.find_all()
+                if desk.people.type(item) == "image"
+                and desk.people.itemcget(item, "image") == green]
+
+    desk.until(lambda: len(dots()) == 2)
+    server.stop()
+    desk.until(lambda: dots() == [])
+
+
+def test_the_title_of_the_login_card_names_nobody(open_window, start_server):
+    server = start_server(console=True)
+    desk = open_window("--port", server.port, "--name", "Minou")
+    desk.until(desk.inside)
+    assert desk.root.title() == "ChattyCat — Minou"
+    server.type_line("/kick Minou")
+    desk.until(lambda: not desk.inside())
+    assert desk.root.title() == "ChattyCat"
+
+
+def test_a_name_from_the_command_line_is_no_last_login(open_window, server, tmp_path):
+    """`--clients 2` would leave the name of a cat in everybody's login card."""
+    desk = open_window("--port", server.port, "--name", "Minou")
+    desk.until(desk.inside)
+    assert not (tmp_path / "last_login.json").exists()

@@ -1,0 +1,117 @@
+"""The README's "Extend it": its two files run as they stand there."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from people import ServerProcess
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def own_files(tmp_path, monkeypatch):
+    """The README's two programs as files, where they find the scripts."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    server, client = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "my_server.py").write_text(server, encoding="utf-8")
+    (tmp_path / "my_client.py").write_text(client, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    return tmp_path
+
+
+@pytest.fixture
+def own_server(own_files):
+    process = ServerProcess("--rate", "0", console=True, quiet_stderr=False)
+    process.command[1] = str(own_files / "my_server.py")
+    with process:
+        yield process
+
+
+def plain_client(script, server, typed):
+    """What a client with --plain prints, that is given these lines by a pipe."""
+    return subprocess.run(
+        [sys.executable, str(script), "--plain", "--name", "Minou", "--host", server.host,
+         "--port", str(server.port)], input=typed, encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"}, capture_output=True,
+        timeout=20)
+
+
+def test_a_message_of_ones_own(own_files, own_server, join):
+    tigrou = join("Tigrou", own_server)
+    # /list last: its answer comes after the wave, and a pipe waits for it.
+    done = plain_client(own_files / "my_client.py", own_server, "/wave\n/list\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Minou waves!" in done.stdout
+    tigrou.expect("wave", skip=("joined",), from_="Minou")
+
+
+def test_a_word_of_ones_own_for_the_operator(own_server, join):
+    join("Tigrou", own_server)
+    for word in ("/count", "count"):
+        own_server.type_line(word)
+    own_server.type_line("/help")
+    own_server.wait_for_line("/count: how many people are here")
+    answers = [line for line in own_server.lines if re.search(r":\d\d  1$", line)]
+    assert len(answers) == 2
+
+
+MISTAKES = '''
+from ChattyCat_Server import ChatServer, main
+
+class MyServer(ChatServer):
+    def on_wave(self, person, message):
+        return message["nofield"]
+
+    def console_broken(self, _):
+        return 1 / 0
+
+if __name__ == "__main__":
+    main(MyServer)
+'''
+
+CLIENT_MISTAKES = '''
+from ChattyCat_Client import Chat, main
+
+class MyChat(Chat):
+    def command_broken(self, _):
+        return 1 / 0
+
+    def on_people(self, message):
+        super().on_people(message)
+        message["nofield"]
+
+if __name__ == "__main__":
+    main(MyChat)
+'''
+
+
+def test_a_mistake_of_ones_own_ends_nobodys_chat(own_files, join):
+    script = own_files / "my_server.py"
+    script.write_text(MISTAKES, encoding="utf-8")
+    process = ServerProcess("--rate", "0", console=True, quiet_stderr=False)
+    process.command[1] = str(script)
+    with process as server:
+        minou = join("Minou", server)
+        minou.send({"type": "wave", "ref": "w"})
+        minou.expect("error", code="bad_message", ref="w")
+        minou.say("still here")
+        server.type_line("/broken")
+        server.wait_for_line("ZeroDivisionError")
+        server.type_line("/who")
+        server.wait_for_line("Minou from")
+        assert any("KeyError: 'nofield'" in line for line in server.errors)
+
+
+def test_a_mistake_in_a_client_of_ones_own(own_files, start_server):
+    script = own_files / "my_client.py"
+    script.write_text(CLIENT_MISTAKES, encoding="utf-8")
+    server = start_server()
+    done = plain_client(script, server, "/broken\n/list\nstill here\n")
+    assert done.returncode == 0
+    assert "/broken has a mistake in it: ZeroDivisionError" in done.stdout
+    assert "Minou: still here" in done.stdout
+    assert "ZeroDivisionError" in done.stderr and "'nofield'" in done.stderr
