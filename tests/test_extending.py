@@ -34,8 +34,9 @@ def own_server(own_files):
 def plain_client(script, server, typed):
     """What a client with --plain prints, that is given these lines by a pipe."""
     return subprocess.run(
-        [sys.executable, str(script), "--plain", "--name", "Minou", "--host", server.host,
-         "--port", str(server.port)], input=typed, encoding="utf-8",
+        [sys.executable, str(script), "--plain", "--name", "Minou",
+         "--host", server.host, "--port", str(server.port)],
+        input=typed, encoding="utf-8",
         env={**os.environ, "PYTHONUTF8": "1"}, capture_output=True,
         timeout=20)
 
