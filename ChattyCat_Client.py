@@ -918,12 +918,12 @@ class Conversations:
     def on_welcome(self, message):
         """We are in."""
         again = self.me is not None
-        history = field(message, "history")
+        name, history = clean_name(field(message, "name")), field(message, "history")
+        self.take_people(message)
+        # Nothing was wrong with it, so from here on it counts.
+        self.me, self.server = name, (self.connection.host, self.connection.port)
         if history != self.history:     # another server process: ids began anew
             self.history, self.last_id = history, 0
-        self.me = clean_name(field(message, "name"))
-        self.server = (self.connection.host, self.connection.port)
-        self.take_people(message)
         if again:
             self.note("Connected again.")
         if self.remember:
