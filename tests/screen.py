@@ -7,6 +7,7 @@ r"""A real screen for the tests: windows of other processes, real keys, real cli
 Nobody reaches into these windows: `xdotool` moves the mouse and presses the keys, and
 what stands in a window is read as a person would take it, by selecting it.
 """
+import importlib.util
 import os
 import pathlib
 import re
@@ -36,6 +37,8 @@ sys.stdout.buffer.write(text.encode())
 
 def why_no_screen() -> str:
     """Say why no window can be driven from outside here; "" if it can."""
+    if not importlib.util.find_spec("_tkinter"):
+        return "this Python has no Tk, so it opens no window"
     if not sys.platform.startswith("linux"):
         return "driving windows from outside needs X11 and xdotool"
     if not os.environ.get("DISPLAY"):
