@@ -2612,6 +2612,8 @@ def main(chat_class=Chat):
     if root is None:
         if why:
             print(f"{why} The chat goes on in this terminal.", flush=True)
+        # A shell starts a job behind "&" with Ctrl+C ignored; here it counts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return PlainLines(options, chat_class).run()
         except KeyboardInterrupt:

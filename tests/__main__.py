@@ -114,6 +114,9 @@ def start_screen():
 
 def run(command):
     """Run pytest to its end; its exit status is ours."""
+    # A shell starts a job behind "&" with Ctrl+C ignored, and that would be inherited
+    # by all programs that the tests start and stop. A handler is not inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pytest = subprocess.Popen(command, cwd=PROJECT)
     # Ctrl+C reaches pytest too, which then prints how far it came: wait for that. (Not
     # SIG_IGN: set any earlier, pytest would inherit it and could not be stopped.)
