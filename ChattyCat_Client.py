@@ -86,7 +86,7 @@ THIS_COMPUTER = ("127.0.0.1", "localhost", "::1")
 class Options(argparse.ArgumentParser):
     """The command line. A mistake in it is one sentence, not a page of usage.
 
-    The server has this class too, to the letter: each script must work alone.
+    The server has this class too, since each script must work alone.
     """
 
     def error(self, message):
@@ -238,7 +238,11 @@ class LocalServer:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def stop(self):
-        """End it, if it was started from here."""
+        """End it, if it was started from here.
+
+        terminate() sends SIGTERM, which our server takes as Ctrl+C: whoever else has
+        come in gets a goodbye. On Windows it ends at once, and they see it break.
+        """
         if self.process is not None:
             self.process.terminate()
 
@@ -297,7 +301,7 @@ class LastLogin:
         A new file is written and then renamed, in one step of the file system: a crash
         at any moment leaves the old file or the new one, and never half of one.
         """
-        self.host, self.port, self.name = host, port, name
+        self.host, self.port, self.name, self.trouble = host, port, name, ""
         try:
             # 0o700: a folder that only this user may look into.
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -828,8 +832,7 @@ class Line:
 class Conversation:
     """The public room (its name is None), or what is said between one other and us.
 
-    It lives on when the other one leaves, and when we reconnect: what was read once
-    must not vanish.
+    It lives on when the other one leaves: what was read once must not vanish.
     """
 
     def __init__(self, name=None, color=0):
@@ -928,6 +931,8 @@ class Conversations:
             self.note("Connected again.")
         if self.remember:
             self.login.save(*self.server, self.me)
+            if self.login.trouble:
+                self.note(self.login.trouble, "error")
         self.take_status({"state": "online", "text": "Connected"})
 
     def on_people(self, message):
@@ -938,8 +943,7 @@ class Conversations:
         self.note(f"{self.count} here: " + ", ".join(names))
 
     def take_people(self, message):
-        """Keep who is here. All is checked before anything is changed, so that a list
-        with a mistake in it leaves the old one standing."""
+        """Keep who is here; a list with a mistake in it leaves the old one standing."""
         people = [self.person(item) for item in field(message, "people", list)]
         self.people = {name_key(name): (name, color) for name, color in people}
         self.count = field(message, "count", int)
@@ -2330,12 +2334,14 @@ class PlainLines:
         # From the keyboard's thread. Unbounded: nobody types faster than we read, and
         # what a pipe brings has to be kept somewhere.
         self.typed = queue.SimpleQueue()
-        # What a pipe writes comes at once, what a person types comes when it comes.
-        # Both are lines, and from here on nobody can tell them apart.
         self.held = collections.deque()     # typed before we were in
-        self.asking = False                 # the next line typed is a name
+        self.asking = False                 # the next line typed is a name…
+        self.default = ""                   # …and this one, if the line is empty
+        # A person sees what has happened and reacts; a pipe has written all its lines
+        # before anything has. In two places that makes a difference.
         self.is_person = sys.stdin is not None and sys.stdin.isatty()
-        self.input_over = False             # Ctrl+D, or the end of the pipe
+        self.input_over = False             # Ctrl+D, or the end of the pipe…
+        self.give_up = math.inf             # …and how long to wait for a receipt then
         self.over = None                    # the exit status, at the end
         if self.chat.login.trouble:
             self.print(f"* {self.chat.login.trouble}")
@@ -2400,8 +2406,6 @@ class PlainLines:
         if self.input_over and self.over is None:
             self.end_of_input()
 
-    # A pipe and a person want different things of the same line, and there is no way to
-    # please both: so here, and only here, it counts who it is.
     def is_urgent(self, text) -> bool:
         """Whether a line must not wait until we are in: whoever types /quit means now.
 
@@ -2488,7 +2492,10 @@ class PlainLines:
             self.line_added(conversation, line)
 
     def status_changed(self):
-        """Say what happened to the connection; of many attempts only the first."""
+        """Say what happened to the connection; of many attempts only the first.
+
+        A line for each would push everything else out of the terminal overnight.
+        """
         status = self.chat.status
         if status["state"] == "online":
             self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
@@ -2620,7 +2627,6 @@ def main(chat_class=Chat):
             # Ctrl+C, the way out that everybody knows. No bye goes out, but the end of
             # the program closes the connection, and the others read that we are gone.
             return 0
-    # The window keeps itself: what Tk calls later are methods of it.
     window = Window(root, options, chat_class)
     place(root, window.look.px, os.environ.get("CHATTYCAT_PLACE", ""))
     # Ctrl+C in the terminal that started us, and what `kill` and our server send. A

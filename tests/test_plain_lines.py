@@ -632,3 +632,12 @@ def test_a_broken_last_login_is_one_sentence(server, plain, tmp_path):
     minou = come_in(plain, server, CHATTYCAT_HOME=str(tmp_path))
     assert "Your last login could not be read" in minou.printed[0]
     assert (tmp_path / "last_login.json.broken").read_text() == "{broken"
+
+
+def test_a_login_that_cannot_be_remembered_is_said(server, plain, tmp_path):
+    (tmp_path / "file").write_text("")
+    minou = plain(server, CHATTYCAT_HOME=str(tmp_path / "file" / "below"))
+    minou.wait_for("Type your name")
+    minou.type_line("Minou")
+    minou.wait_for("Your login could not be remembered")
+    minou.wait_for("You are in as Minou")
