@@ -24,20 +24,22 @@ Three layers, and each knows only the one below it:
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
-If you read only one thing, read region 3. If two, then Window.drain() in region 10 as
+If you read only one thing, read region 3. If two, then Window.drain() in region 12 as
 well: there the network meets the window.
 
-The regions, in reading order (what a region uses stands above it; 4, 11 and 12 are
-kept for files, the wire view and toasts, which are not here yet):
+The regions, in reading order (what a region uses stands above it; 11 is kept for the
+wire view, which is not here yet):
    1  Settings and the last login — the command line, and one small file
    2  The wire — bytes to messages and back; names, text and times
    3  The connection — two threads, two queues, and trying again
-   5  Conversations — people, messages, unread: what every face shows
+   4  Lines and logs — conversations, on the screen and in files
+   5  Conversations — people, messages, receipts: what the server tells us
    6  Commands — command_msg, … found by name
    7  The window: look and login — colours, fonts, the login card
    8  The window: people — the list on the left
    9  The window: messages — one Text for each conversation
-  10  The window: composer and menus — all parts put together
+  10  The window: composer and menus — what stands above and below the messages
+  12  The window: all together — where the network meets the screen
   13  Plain lines — the same chat without a window
   14  Main — which face to show
 
@@ -49,6 +51,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import logging.handlers
 import math
 import os
 import queue
@@ -79,6 +82,9 @@ VERSION = "1.0"
 # The folder of this script, wherever it is started from: the server may lie beside it.
 HERE = os.path.dirname(os.path.abspath(__file__))
 SERVER_SCRIPT = os.path.join(HERE, "ChattyCat_Server.py")
+# The program log, see open_log(); without --log it keeps nothing.
+LOG = logging.Logger("ChattyCat")
+LOG.addHandler(logging.NullHandler())
 # A server is started from here only for these: nobody can start one elsewhere.
 THIS_COMPUTER = ("127.0.0.1", "localhost", "::1")
 
@@ -159,6 +165,10 @@ def read_options(words=None):
                          help="no window: type and read lines in this terminal")
     options.add_argument("--theme", choices=("auto", "light", "dark"), default="auto",
                          help="the window's colours (default: auto, as the system)")
+    options.add_argument("--log-chat", metavar="DIR", help="write what is said into "
+                         "this folder, a text file for each conversation and day")
+    options.add_argument("--log", metavar="FILE", help="write what the program does, "
+                         "and its mistakes, into this file; no word of the chat")
     options.add_argument("--version", action="version", version=f"ChattyCat {VERSION}")
     return options.parse(sys.argv[1:] if words is None else words)
 
@@ -559,25 +569,7 @@ def tune(sock: socket.socket):
 # waits, so its socket is not read, so TCP makes the server wait: a server that floods
 # us cannot fill our memory.
 EVENTS = 10_000
-
-BIDI_OVERRIDES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-
-
-def clean(text: str) -> str:
-    """Return text of others so that no screen can be harmed by it.
-
-    Our server lets no such text through, but who says that it is ours? Half an emoji
-    makes Tk raise, a NUL cuts the text, control characters drive a terminal, and the
-    bidi overrides (U+202A–E, U+2066–9) turn a whole line round, so that it reads as
-    something else than was sent.
-    """
-    if text.isprintable():              # nearly always, and 15 times as fast
-        return text
-    return "".join(
-        character if character.isprintable() or character in "\n\t"
-        else "\ufffd" if unicodedata.category(character) in ("Cc", "Cs")
-        else "" if unicodedata.bidirectional(character) in BIDI_OVERRIDES
-        else character for character in text)
+FIRST_PAUSE = 1             # seconds before the first new attempt to connect
 
 
 class Connection:
@@ -595,9 +587,11 @@ class Connection:
     thread. Between them stand two queues. That is why there is no lock here.
     """
 
-    def __init__(self, host: str, port: int, name: str, before=None):
-        """`before`: the thread of an earlier login, which is saying goodbye."""
-        self.host, self.port, self.name, self.before = host, port, name, before
+    def __init__(self, host: str, port: int, name: str, session="", since=0):
+        """The last two come from an earlier login, whose session goes on."""
+        self.host, self.port, self.name = host, port, name
+        # The secret by which the server knows us again, and the highest id that came.
+        self.session, self.since = session, since
         # A Queue hands things from thread to thread, in order. This one is bounded:
         # put() waits while it is full. A SimpleQueue is not, so it never waits.
         self.events = queue.Queue(EVENTS)
@@ -637,9 +631,16 @@ class Connection:
         self.outbox.put(encode(message))
 
     def hello(self, name: str):
-        """Introduce ourselves; again on the same connection if the name was taken."""
+        """Try another name on the same connection: the first one was taken."""
         self.name = name
-        self.send({"type": "hello", "name": name, "version": PROTOCOL})
+        self.send(self.greeting())
+
+    def greeting(self) -> dict:
+        """Return our hello; with a session the server knows us again by it."""
+        message = {"type": "hello", "name": self.name, "version": PROTOCOL}
+        if self.session:
+            message.update(session=self.session, since=self.since)
+        return message
 
     def close(self):
         """Leave in good order: the bye goes out, the threads end by themselves.
@@ -662,15 +663,11 @@ class Connection:
                 return self.events.put((kind, data), timeout=1)
 
     def tell(self, state, text, **more):
-        """Say what happens to the connection itself."""
+        LOG.info("%s: %s", state, text)
         self.put("status", dict(state=state, text=text, **more))
 
     def run(self):
         """Connect, talk until it ends, wait, connect again; until it ends for good."""
-        if self.before is not None:
-            # Our old login holds the name until the server has read its bye. join(1)
-            # waits for the end of that thread, at most a second.
-            self.before.join(1)
         while not self.closing:
             trouble, for_good = self.one_attempt()
             if for_good:
@@ -680,8 +677,8 @@ class Connection:
             # 1, 2, 4 … 30 s, so that a server that comes back is not overrun; a tenth
             # more or less, so that not all clients come in the same moment. Before the
             # first welcome at most 3 s: somebody is about to start that server.
-            pause = min(2 ** (self.attempt - 1), 30 if self.was_online else 3)
-            pause *= random.uniform(0.9, 1.1)
+            pause = FIRST_PAUSE * 2 ** min(self.attempt - 1, 5)
+            pause = min(pause, 30 if self.was_online else 3) * random.uniform(0.9, 1.1)
             self.tell("waiting", trouble, attempt=self.attempt,
                       until=time.monotonic() + pause)
             self.wake.wait(pause)       # close() and “Retry now” end it sooner
@@ -689,8 +686,7 @@ class Connection:
 
     def one_attempt(self):
         """Be connected once. Returns (a sentence: what ended it, whether for good)."""
-        # It can end in three ways: nobody was reached; we were sent away, with a
-        # goodbye that says why; or the connection broke in the middle.
+        # Nobody was reached; or a goodbye said why; or it broke in the middle.
         where = f"{self.host}:{self.port}"
         self.tell("connecting", f"Connecting to {where} …")
         self.goodbye = None
@@ -702,10 +698,9 @@ class Connection:
             text, hopeless = connect_sentence(problem, self.host, self.port)
             return text, hopeless and not self.was_online   # a laptop that wakes up
         if self.goodbye:
-            text = self.goodbye.get("text")
             # After a shutdown a server may be back soon; to try on after any other
             # goodbye would be rude.
-            return (clean(text) if isinstance(text, str) else "The server hung up.",
+            return (str(self.goodbye.get("text", "The server hung up.")),
                     self.goodbye.get("reason") != "shutdown")
         return f"The connection to {where} was lost.", False
 
@@ -717,20 +712,22 @@ class Connection:
             sock.settimeout(None)       # from here on recv() may wait for ever
             tune(sock)
             self.sock = sock            # for close()
-            # A new outbox: what an old connection did not send must not go out late.
-            self.outbox = queue.SimpleQueue()
+            # A new outbox, with our hello in it before anybody else can reach it. What
+            # the old one did not send is not lost: without a receipt it comes again.
+            outbox = queue.SimpleQueue()
+            outbox.put(encode(self.greeting()))
+            self.outbox = outbox
             if self.closing:            # close() came while we were connecting
                 return
             self.tell("greeting", f"Connected to {self.host}:{self.port}; "
                       "waiting for its welcome …")
-            self.hello(self.name)
-            threading.Thread(target=send_all, args=(sock, self.outbox), daemon=True,
+            threading.Thread(target=send_all, args=(sock, outbox), daemon=True,
                              name="send").start()
             try:
                 for line in lines(lambda: receive(sock)):
                     self.take_in(line)
             finally:
-                self.outbox.put(None)   # ends the send thread
+                outbox.put(None)        # ends the send thread
                 cut(sock)
                 if self.limit is not None:
                     self.limit.cancel()
@@ -748,11 +745,25 @@ class Connection:
                 raise
             self.put("nonsense", problem.text)
             return
-        if message["type"] == "welcome":
-            self.was_online, self.attempt = True, 0
-        elif message["type"] == "goodbye":
-            self.goodbye = message
+        self.take_note(message)
         self.put("message", message)
+
+    def take_note(self, message: dict):
+        """Keep what our next hello has to say; only of the kinds that it should be."""
+        number, last_id = message.get("id"), message.get("last_id")
+        if message["type"] == "goodbye":
+            self.goodbye = message
+        elif message["type"] == "welcome":
+            self.was_online, self.attempt = True, 0
+            self.session = str(message.get("session", ""))
+            last_id = last_id if type(last_id) is int else 0
+            # Somebody new gets the newest 50; if it breaks before they have come, we
+            # ask for about these, and not for a million. And one that comes back may
+            # find less than before: the ids that a power cut took are given again.
+            self.since = (min(self.since, last_id) if message.get("resumed") is True
+                          else max(0, last_id - 50))
+        if type(number) is int:
+            self.since = max(self.since, number)
 
 
 def send_all(sock, outbox):
@@ -807,17 +818,46 @@ def connect_sentence(problem, host, port):
 # endregion
 
 
-# region 5. Conversations  (lesson 15)
+# region 4. Lines and logs  (lesson 15)
+# The life of a line that is typed here, by its `state`. What never arrives is never
+# hidden: the user must be able to see it.
+#
+#     typed while we are in        waiting --receipt--> "" (it has arrived)
+#     typed while we are cut off   kept --we are back--> waiting --receipt--> ""
+#     the server refuses it        waiting --error--> failed
+#     the server has forgotten us  waiting --a welcome that says so--> unknown
+#     … and the user wants it      unknown --/again--> waiting --receipt--> ""
+#
+# A break in between changes nothing: what waits is sent again, with the same ref, until
+# its receipt is here. The server keeps one line for one ref, so nobody reads it twice.
 KEPT_LINES = 5_000          # of one conversation; older ones are forgotten
 
+BIDI_OVERRIDES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
-@dataclasses.dataclass
+
+def clean(text: str) -> str:
+    """Return text of others so that no screen can be harmed by it.
+
+    Our server lets no such text through, but who says that it is ours? Half an emoji
+    makes Tk raise, a NUL cuts the text, control characters drive a terminal, and the
+    bidi overrides (U+202A–E, U+2066–9) turn a whole line round, so that it reads as
+    something else than was sent.
+    """
+    if text.isprintable():              # nearly always, and 15 times as fast
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\t"
+        else "\ufffd" if unicodedata.category(character) in ("Cc", "Cs")
+        else "" if unicodedata.bidirectional(character) in BIDI_OVERRIDES
+        else character for character in text)
+
+
+@dataclasses.dataclass(eq=False)
 class Line:
     """One line of a conversation.
 
     kind: "chat", "notice" (the operator), "system" or "error" (our own words).
-    state: "" (it arrived), "waiting" (no receipt yet), "failed" (refused) or
-    "unknown" (the connection broke before the receipt).
+    state: see above; "" for all that comes from the server.
     """
     kind: str
     text: str
@@ -827,6 +867,7 @@ class Line:
     time: datetime = dataclasses.field(default_factory=lambda: local_time(utc_now()))
     state: str = ""
     ref: str = ""
+    sent: float = 0.0                   # when it went out, by time.monotonic()
 
 
 class Conversation:
@@ -843,21 +884,178 @@ class Conversation:
         self.draft = ""                 # typed and not sent yet
         self.gone_at = None             # when to go back to everyone, see tick()
 
+    def settle(self, line):
+        """Move a line of ours, whose receipt has come, to where the others have it.
 
-class Conversations:
-    """Everything a face shows, and what each message of the server does to it.
+        It has the newest id of all, so that is the end. What others said while it was
+        on its way stands above it then, on every screen.
+        """
+        if self.lines[-1] is not line:
+            with contextlib.suppress(ValueError):   # so old that it is forgotten
+                self.lines.remove(line)
+            self.lines.append(line)
+
+
+class ChatLog:
+    """The chat in text files, one for each conversation and day. Only if asked for.
+
+    In "2026-11-21 Everyone (Minou).txt": the day, with whom, and who we are, since two
+    windows may write into one folder. A line of it, and a message of two lines:
+
+        2026-11-21 17:01:02  Tigrou: Hello everyone!
+        2026-11-21 17:01:09  Félix: It goes on
+            like this.
+
+    A line of our own is written when its receipt comes: then it is sure what the
+    others have read, and when.
+    """
+
+    def __init__(self, folder=None):
+        """`folder`: where to; without one it is off, and /log writes to the user's."""
+        self.folder = folder or os.path.join(user_folder(), "chats")
+        self.on = folder is not None
+
+    def write(self, conversation, line, me: str) -> str:
+        """Add a line to its file, if the log is on; return what went wrong, or "".
+
+        The file is opened for each line and closed behind it: so the line is in it
+        whatever happens to us next, a new day needs no thought, and anybody may move
+        the file meanwhile.
+        """
+        if not self.on:
+            return ""
+        name = f"{line.time:%Y-%m-%d} {conversation.name or 'Everyone'} ({me}).txt"
+        author = f"{line.author}: " if line.author else "* "
+        # Further lines are indented: no text can look like a line of somebody else.
+        text = (author + line.text).replace("\n", "\n    ")
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            with open(os.path.join(self.folder, name), "a", encoding="utf-8",
+                      errors="replace", opener=open_private) as file:
+                file.write(f"{line.time:%Y-%m-%d %H:%M:%S}  {text}\n")
+        except OSError as problem:      # a full disk must not cost anybody the chat
+            self.on = False
+            return f"The chat log cannot be written ({problem}); it is off now."
+        return ""
+
+
+def open_private(path, flags) -> int:
+    """Open a file that, if it is new, this user alone may read."""
+    return os.open(path, flags, 0o600)
+
+
+def open_log(path):
+    """Let the program log write into a file. Raises OSError.
+
+    What the threads do, with the time and the thread's name, and where a mistake was:
+    to read afterwards what nobody saw happen. No word of what people say.
+    """
+    # "Rotating": at 1 MiB the file is renamed FILE.1, FILE.1 to FILE.2, and so on.
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=2**20, backupCount=5, encoding="utf-8", errors="replace")
+    handler.setFormatter(logging.Formatter(
+        "%(asctime)s  %(threadName)s  %(levelname)s  %(message)s"))
+    LOG.addHandler(handler)
+    # A full disk ends the log, and not the chat. (By default it would be said in the
+    # terminal, at each line again.)
+    logging.raiseExceptions = False
+    LOG.info("ChattyCat %s, Python %s", VERSION, sys.version.split()[0])
+
+
+def report_mistake(*_):
+    """Show where a mistake in the program is, in the terminal and in the log."""
+    traceback.print_exc()
+    LOG.exception("a mistake in the program")
+
+
+class Notebook:
+    """All conversations, and the lines in them: what every face shows.
+
+    It knows nothing of a network, and the next region, which inherits it, nothing of
+    widgets. So each can be read alone.
 
     A face (the window, plain lines, lesson 21's terminal) is any object with these
-    methods; this class calls them and knows nothing else of any screen:
+    methods; the chat calls them and knows nothing else of any screen:
         line_added(conversation, line)      line_changed(conversation, line)
         people_changed()   status_changed()   shown(conversation)   quit()
+    """
+
+    def __init__(self, face, log):
+        self.face, self.log = face, log
+        self.start_afresh()
+
+    def start_afresh(self):
+        """Forget everything about the last server: another one is another room."""
+        self.me = None                  # our name as the server wrote it
+        self.people = {}                # name_key -> (name, color), ourselves included
+        self.everyone = Conversation()
+        self.conversations = {None: self.everyone}      # name_key -> Conversation
+        self.current = self.everyone
+
+    def conversation_with(self, name, color=0) -> Conversation:
+        """Return the conversation with this person (None: the public room)."""
+        key = None if name is None else name_key(name)
+        if key not in self.conversations:
+            name, color = self.people.get(key, (name, color))
+            self.conversations[key] = Conversation(name, color)
+            self.face.people_changed()
+        return self.conversations[key]
+
+    def add(self, conversation, line):
+        """Add a line; unread if it is somebody else's and nobody looks."""
+        conversation.lines.append(line)
+        mine = name_key(line.author) == name_key(self.me or "")
+        spoken = line.kind in ("chat", "notice")
+        if spoken and not mine and conversation is not self.current:
+            conversation.unread += 1
+            self.face.people_changed()
+        self.face.line_added(conversation, line)
+
+    def change(self, conversation, line, state):
+        """A line's receipt has come, or never will."""
+        line.state = state
+        self.face.line_changed(conversation, line)
+
+    def note(self, text, kind="system", where=None):
+        """Add a line of our own: an answer, or what went wrong."""
+        self.add(where or self.current, Line(kind, clean(text)))
+
+    def happened(self, text):
+        """Say what happened to the connection, where all read it and where one looks:
+        between which lines it broke is worth knowing."""
+        for where in dict.fromkeys((self.everyone, self.current)):
+            self.note(text, where=where)
+            self.write_log(where, where.lines[-1])
+
+    def write_log(self, conversation, line):
+        """Write a line into the chat log, if there is one."""
+        trouble = self.log.write(conversation, line, self.me)
+        if trouble:
+            self.note(trouble, "error")
+
+    def show(self, conversation):
+        """Make a conversation the one that is shown and typed into."""
+        self.current = conversation
+        conversation.unread = 0
+        self.face.shown(conversation)
+        self.face.people_changed()
+# endregion
+
+
+# region 5. Conversations  (lesson 15)
+AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
+SLOW_SECONDS = 10           # a line without a receipt for so long is worth a word
+
+
+class Conversations(Notebook):
+    """What each message of the server does to the conversations.
 
     One method on_<type> for each type of message that the server may send. They run in
     the main thread. What they find wrong they raise as WireError.
     """
 
     def __init__(self, face, options):
-        self.face = face
+        super().__init__(face, ChatLog(options.log_chat))
         self.connection = None
         self.before = None              # the thread of the connection before this one
         self.local_server = LocalServer()
@@ -868,20 +1066,19 @@ class Conversations:
         login.port = options.port or login.port
         login.name = options.name or login.name
         self.remember = True
-        self.start_afresh()
 
     def start_afresh(self):
-        """Forget everything about the last server: another one is another room."""
-        self.me = None                  # our name as the server wrote it
+        """Forget the server too: where it was, and what it knew of us."""
+        super().start_afresh()
         self.server = None              # (host, port) of the room that is shown
-        self.people = {}                # name_key -> (name, color), ourselves included
         self.count = 0                  # how many are here; `people` may have fewer
-        self.everyone = Conversation()
-        self.conversations = {None: self.everyone}      # name_key -> Conversation
-        self.current = self.everyone
-        self.unconfirmed = {}           # ref -> (conversation, line)
-        self.history, self.last_id = None, 0
+        self.unconfirmed = {}           # ref -> (conversation, line), as typed
+        # The secret by which the server knows us again; the newest id that we have
+        # shown, and the history in which it counts.
+        self.session, self.last_id, self.history = "", 0, ""
+        self.logged = 0                 # up to this id nothing goes into the chat log
         self.list_wanted = False        # a /list is not answered yet
+        self.slow = False               # whether a receipt is long overdue
 
     def take(self, kind: str, data):
         """Take one event in. Types that we do not know are ignored, as agreed."""
@@ -896,7 +1093,7 @@ class Conversations:
             # Whatever a server writes into the fields costs one line, not the chat. A
             # mistake in an on_<type> of coursework too; the terminal shows where.
             if isinstance(problem, (AttributeError, LookupError, NameError, TypeError)):
-                traceback.print_exc()
+                report_mistake()
             if self.status["state"] == "online":
                 self.note(f"The server sent a line that makes no sense: {problem}",
                           "error")
@@ -907,33 +1104,75 @@ class Conversations:
 
     def take_status(self, status: dict):
         """The connection has changed: keep how, and say so."""
+        status["text"] = clean(status["text"])
         was, self.status = self.status, status
         if was["state"] == "online":
-            self.note(status["text"])
-            # A line without receipt may have arrived, or not: nobody here can know.
-            for conversation, line in self.unconfirmed.values():
-                self.change(conversation, line, "unknown")
-            if self.unconfirmed:
-                self.note("It is not known whether your last lines arrived.")
-            self.unconfirmed.clear()
+            self.happened(status["text"])
+            self.list_wanted = False
         self.face.status_changed()
 
     def on_welcome(self, message):
-        """We are in."""
+        """We are in, for the first time or again."""
         again = self.me is not None
         name, history = clean_name(field(message, "name")), field(message, "history")
+        session, last_id = field(message, "session"), field(message, "last_id", int)
+        resumed, gap = (field(message, key, bool) for key in ("resumed", "gap"))
+        before = set(self.people)
         self.take_people(message)
         # Nothing was wrong with it, so from here on it counts.
         self.me, self.server = name, (self.connection.host, self.connection.port)
-        if history != self.history:     # another server process: ids began anew
-            self.history, self.last_id = history, 0
+        # In another history ids began anew. One that a power cut took its newest lines
+        # from will give their ids again.
+        self.last_id = min(self.last_id, last_id) if history == self.history else 0
+        self.session, self.history = session, history
+        if not resumed:                 # the newest lines are older than we are
+            self.logged = last_id
         if again:
-            self.note("Connected again.")
+            self.happened("Connected again." if resumed else "Connected again, but the "
+                          "server remembers nothing of you. What was said meanwhile "
+                          "may be missing here.")
+        if gap:
+            self.happened("More was said meanwhile than the server keeps; some of it "
+                          "is missing here.")
+        for key in before.difference(self.people).intersection(self.conversations):
+            # Nobody has told us that they left; they may be on the way back as well.
+            self.conversations[key].gone_at = time.monotonic() + AWAY_SECONDS
         if self.remember:
             self.login.save(*self.server, self.me)
             if self.login.trouble:
                 self.note(self.login.trouble, "error")
         self.take_status({"state": "online", "text": "Connected"})
+        self.send_again(resumed)
+
+    def send_again(self, resumed: bool):
+        """Send what has no receipt, with the same ref: so nobody can read it twice.
+
+        The server keeps one line for one ref of a session. If it knows our session no
+        more, a line that went out may have arrived or not, and only the user can tell
+        what is worse, to lack it or to have it twice. What never went out can go now.
+        """
+        unknown = 0
+        for ref, (conversation, line) in list(self.unconfirmed.items()):
+            if resumed or line.state == "kept":
+                self.transmit(conversation, line)
+            else:
+                unknown += 1
+                del self.unconfirmed[ref]
+                self.change(conversation, line, "unknown")
+        if unknown:
+            self.note(f"It is not known whether {unknown} of your lines arrived. "
+                      "/again sends what stands in grey once more.")
+
+    def transmit(self, conversation, line):
+        """Send a line of ours; it stays in `unconfirmed` until its receipt comes."""
+        if line.state != "waiting":
+            self.change(conversation, line, "waiting")
+        line.sent = time.monotonic()
+        self.unconfirmed[line.ref] = (conversation, line)
+        message = {"type": "chat", "text": line.text, "ref": line.ref}
+        if conversation.name is not None:
+            message["to"] = conversation.name
+        self.connection.send(message)
 
     def on_people(self, message):
         """The answer to /list."""
@@ -979,33 +1218,38 @@ class Conversations:
     def on_chat(self, message):
         """A line for everybody or for us; our own comes too, and is the receipt."""
         number = field(message, "id", int)
-        if number <= self.last_id:      # seen already, before we lost the connection
-            return
         line = Line("chat", clean(field(message, "text")),
                     *self.person(message, "from"), local_time(field(message, "time")))
         to, ref = (field(message, name, default="") for name in ("to", "ref"))
-        self.last_id = number
+        new, self.last_id = number > self.last_id, max(number, self.last_id)
         mine = name_key(line.author) == name_key(self.me or "")
         if mine and ref in self.unconfirmed:
             conversation, waiting = self.unconfirmed.pop(ref)
             waiting.time = line.time    # the server's clock, as everybody sees it
+            conversation.settle(waiting)
             self.change(conversation, waiting, "")
-            return
-        # A private line belongs to the conversation with the other one of the two.
-        other = (clean_name(to) if mine else line.author) if to else None
-        self.add(self.conversation_with(other, line.color), line)
+        elif new:                       # else we have it from before the break
+            # A private line belongs to the conversation with the other one of the two.
+            other = (clean_name(to) if mine else line.author) if to else None
+            conversation = self.conversation_with(other, line.color)
+            self.add(conversation, line)
+        if new and number > self.logged:
+            self.write_log(conversation, line)
 
     def on_notice(self, message):
         """The operator speaks."""
-        self.add(self.everyone, Line("notice", clean(field(message, "text")), "Server",
-                                     time=local_time(field(message, "time"))))
+        line = Line("notice", clean(field(message, "text")), "Server",
+                    time=local_time(field(message, "time")))
+        self.add(self.everyone, line)
+        self.write_log(self.everyone, line)
 
     def on_error(self, message):
         """The server refused something: a line (it has our ref), or our hello."""
         text, code = clean(field(message, "text")), field(message, "code")
         where = self.current
         ref = field(message, "ref", default="")
-        if ref in self.unconfirmed:
+        # A line that met a connection whose hello was refused goes out again later.
+        if ref in self.unconfirmed and code != "hello_first":
             where, line = self.unconfirmed.pop(ref)
             self.change(where, line, "failed")
         if self.status["state"] == "online":
@@ -1023,47 +1267,33 @@ class Conversations:
             raise WireError("bad_message", "A person must be an object.")
         return clean_name(field(item, key)), field(item, "color", int) % COLORS
 
-    def conversation_with(self, name, color=0) -> Conversation:
-        """Return the conversation with this person (None: the public room)."""
-        key = None if name is None else name_key(name)
-        if key not in self.conversations:
-            name, color = self.people.get(key, (name, color))
-            self.conversations[key] = Conversation(name, color)
-            self.face.people_changed()
-        return self.conversations[key]
+    def tick(self):
+        """Once a second: leave conversations whose other side has gone.
 
-    def add(self, conversation, line):
-        """Add a line; unread if it is somebody else's and nobody looks."""
-        conversation.lines.append(line)
-        mine = name_key(line.author) == name_key(self.me or "")
-        spoken = line.kind in ("chat", "notice")
-        if spoken and not mine and conversation is not self.current:
-            conversation.unread += 1
-            self.face.people_changed()
-        self.face.line_added(conversation, line)
-
-    def change(self, conversation, line, state):
-        """A line's receipt has come, or never will."""
-        line.state = state
-        self.face.line_changed(conversation, line)
-
-    def note(self, text, kind="system", where=None):
-        """Add a line of our own: what happened, or what went wrong."""
-        self.add(where or self.current, Line(kind, clean(text)))
-
-    def show(self, conversation):
-        """Make a conversation the one that is shown and typed into."""
-        self.current = conversation
-        conversation.unread = 0
-        self.face.shown(conversation)
-        self.face.people_changed()
+        Never over a draft: who is typing must not find the text in another window.
+        And say when a receipt is overdue. A pulled cable says nothing, and with a line
+        of ours on its way TCP tries for 15 minutes (on Linux) before it gives up. We
+        cut nothing ourselves: the server may stand at somebody's breakpoint.
+        """
+        was, limit = self.slow, time.monotonic() - SLOW_SECONDS
+        self.slow = self.status["state"] == "online" and any(
+            line.state == "waiting" and line.sent < limit
+            for _, line in self.unconfirmed.values())
+        if self.slow and not was:
+            self.note(f"No receipt for {SLOW_SECONDS} s: the server is busy, or the "
+                      "connection is dead. /connect makes a new one; nothing is lost.")
+        for conversation in list(self.conversations.values()):
+            gone_at = conversation.gone_at
+            if gone_at is not None and time.monotonic() >= gone_at:
+                conversation.gone_at = None
+                if conversation is self.current and not conversation.draft.strip():
+                    self.note(f"{conversation.name} is gone; you are back with "
+                              "everyone.", where=self.everyone)
+                    self.show(self.everyone)
 # endregion
 
 
 # region 6. Commands  (lesson 14)
-AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
-
-
 class Chat(Conversations):
     """What the user does: typed text, commands, logging in and out.
 
@@ -1100,7 +1330,7 @@ class Chat(Conversations):
             try:
                 return method(rest.strip()) is not False
             except Exception as problem:    # a mistake in a command of coursework
-                traceback.print_exc()
+                report_mistake()
                 self.note(f"/{word} has a mistake in it: {problem!r}", "error")
                 return False
         if text.startswith("//"):       # the way to say something that begins with /
@@ -1109,7 +1339,8 @@ class Chat(Conversations):
 
     def say(self, text: str, conversation) -> bool:
         """Send a line. It stands there grey until its receipt comes."""
-        if self.status["state"] != "online":
+        online, back = self.status["state"] == "online", self.me and self.trying()
+        if not (online or back):
             self.note("You are not connected; your text was not sent.", "error")
             return False
         try:
@@ -1123,14 +1354,15 @@ class Chat(Conversations):
         # program of ours may count from 1 too.
         ref = f"{random.getrandbits(64):016x}"
         _, color = self.people.get(name_key(self.me), ("", 0))
-        line = Line("chat", text, self.me, color, state="waiting", ref=ref)
-        # Before it is sent: the receipt can be here before the next line of ours runs.
+        line = Line("chat", text, self.me, color, ref=ref,
+                    state="waiting" if online else "kept")
         self.unconfirmed[ref] = (conversation, line)
         self.add(conversation, line)
-        message = {"type": "chat", "text": text, "ref": ref}
-        if conversation.name is not None:
-            message["to"] = conversation.name
-        self.connection.send(message)
+        if online:
+            self.transmit(conversation, line)
+        else:                           # send_again() takes it from here
+            self.note("You are not connected; it will be sent when you are back.",
+                      where=conversation)
         return True
 
     # --- logging in and out
@@ -1156,7 +1388,8 @@ class Chat(Conversations):
         if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
             self.start_afresh()
             self.show(self.everyone)
-        self.connection = Connection(host, port, name, self.before)
+        # With the session of before, if any: then we get what was said meanwhile.
+        self.connection = Connection(host, port, name, self.session, self.last_id)
         # At once, and not only when the thread says so: until then "offline" would
         # stand here, and what is typed meanwhile would be refused.
         self.status = {"state": "connecting", "text": ""}
@@ -1223,21 +1456,17 @@ class Chat(Conversations):
         return (self.connection is not None
                 and self.connection.drain(self.take, most, seconds))
 
-    def tick(self):
-        """Once a second: leave conversations whose other side has gone.
-
-        Never over a draft: who is typing must not find the text in another window.
-        """
-        for conversation in list(self.conversations.values()):
-            gone_at = conversation.gone_at
-            if gone_at is not None and time.monotonic() >= gone_at:
-                conversation.gone_at = None
-                if conversation is self.current and not conversation.draft.strip():
-                    self.note(f"{conversation.name} is gone; you are back with "
-                              "everyone.", where=self.everyone)
-                    self.show(self.everyone)
-
     # --- the commands
+
+    def command_again(self, _):
+        """/again: send again what is not known to have arrived"""
+        if self.status["state"] != "online":
+            self.note("You are not connected.", "error")
+            return
+        for conversation in self.conversations.values():
+            for line in conversation.lines:
+                if line.state == "unknown":
+                    self.transmit(conversation, line)
 
     def command_connect(self, rest):
         """/connect [HOST [PORT]]: log in, here or at another server"""
@@ -1286,6 +1515,12 @@ class Chat(Conversations):
             return
         self.list_wanted = True
         self.connection.send({"type": "list"})     # the answer comes to on_people()
+
+    def command_log(self, _):
+        """/log: start or stop to write the chat into files"""
+        self.log.on = not self.log.on
+        self.note(f"What is said is written into {self.log.folder} from now on."
+                  if self.log.on else "The chat log is off.")
 
     def command_msg(self, rest):
         """/msg NAME [TEXT]: talk to one person alone"""
@@ -1417,10 +1652,12 @@ class Look:
         style.configure("TButton", background=accent, foreground=white, anchor="center",
                         focuscolor=white, font=fonts["name"], padding=(px(16), px(9)))
         style.map("TButton", background=[("active", self["pressed"])])
-        # A button that looks like a link, for what is pressed less often.
-        style.configure("Link.TButton", background=surface, foreground=self["link"],
-                        focuscolor=accent, font=fonts["label"], padding=(px(10), px(5)))
-        style.map("Link.TButton", background=[("active", self["hover"])])
+        # Buttons that look like a link, for what is pressed less often.
+        for name in ("Link.TButton", "Link.TMenubutton"):
+            style.configure(name, background=surface, foreground=self["link"],
+                            focuscolor=accent, arrowcolor=self["link"], arrowsize=px(4),
+                            font=fonts["label"], padding=(px(10), px(5)))
+            style.map(name, background=[("active", self["hover"])])
         # A layout says of which parts a widget is made. This is a check button without
         # its box (see LoginCard.ticked).
         style.configure("TCheckbutton", font=fonts["label"])
@@ -1816,75 +2053,6 @@ def shorten(text, font, room):
 
 
 # region 9. The window: messages  (lesson 12)
-class Header:
-    """The line above the messages: which conversation, two buttons; and the banner.
-
-    The banner says what is wrong with the connection, and what one can do. It is a
-    strip and not a message box: one can go on reading, and nothing has to be clicked
-    away when the trouble is over.
-    """
-
-    def __init__(self, parent, look, chat):
-        self.look, self.chat = look, chat
-        px = look.px
-        self.frame = tk.Frame(parent, bg=look["surface"])
-        self.frame.pack(fill="x")
-        # What has to stay in sight is packed first: when the window gets narrow, pack()
-        # takes the space away from what came last.
-        # The buttons do what the commands do, by the same code. Whoever types /help
-        # and whoever clicks must not get two different things one day.
-        for text, word in (("Help", "/help"), ("Log out", "/disconnect")):
-            # word=word: without it both buttons would have the loop's last word.
-            ttk.Button(self.frame, text=text, style="Link.TButton",
-                       command=lambda word=word: chat.typed(word)).pack(
-                side="right", padx=(0, px(8)))
-        # Empty for now: show() fills them, at the start and whenever it changes.
-        self.title = look.label(self.frame, "title")
-        self.title.pack(side="left", padx=(px(18), px(12)), pady=px(12))
-        # anchor="w": where there is no room, the end is cut off and not both sides.
-        self.subtitle = look.label(self.frame, "small", "muted", anchor="w")
-        self.subtitle.pack(side="left")
-        self.rule = tk.Frame(parent, bg=look["border"], height=1)
-        self.rule.pack(fill="x")
-        self.banner = tk.Frame(parent, bg=look["warning ground"])
-        self.doors = tk.Frame(self.banner, bg=look["warning ground"])
-        self.doors.pack()               # fit() says on which side
-        self.retry = ttk.Button(self.doors, text="Retry now", style="Link.TButton",
-                                command=chat.retry_now)
-        self.retry.pack(side="right", padx=px(12), pady=px(5))
-        self.offer = ttk.Button(self.doors, text="Start a server here",
-                                style="Link.TButton", command=chat.start_server)
-        self.sentence = look.label(self.banner, "label", "warning", "warning ground",
-                                   justify="left")
-        # The banner itself is not packed: show() does that when there is trouble.
-        self.sentence.pack(side="left", padx=px(18), pady=px(7))
-        self.banner.bind("<Configure>", lambda event: self.fit(event.width))
-
-    def fit(self, width):
-        """The buttons stand beside the sentence, in a narrow window under it."""
-        wide = width > self.look.px(560)
-        self.doors.pack_configure(side="right" if wide else "bottom", anchor="e")
-        self.sentence.config(wraplength=width - self.look.px(290 if wide else 36))
-
-    def show(self):
-        """Show the current conversation's title, and the banner if there is trouble."""
-        chat, name = self.chat, self.chat.current.name
-        self.title.config(text="# Everyone" if name is None else name)
-        where = f"{chat.count} online"  # short: beside the buttons there is little room
-        if name is not None:
-            away = "" if name_key(name) in chat.people else " · offline"
-            where = f"Private · only you two{away}"
-        self.subtitle.config(text=where)
-        if not chat.trying():
-            self.banner.pack_forget()
-            return
-        self.sentence.config(text=chat.status["text"] + chat.countdown())
-        self.offer.pack_forget()
-        if chat.can_start_server():
-            self.offer.pack(side="right")
-        self.banner.pack(fill="x", after=self.rule)
-
-
 class Messages:
     """One conversation on the screen: a Text that can be read and copied from.
 
@@ -1918,7 +2086,8 @@ class Messages:
         self.text.config(yscrollcommand=bar.set)
         self.text.pack(side="left", fill="both", expand=True)
         self.make_tags()
-        self.last = None                # the newest Line, for its header and day
+        # The Lines that stand in it, the oldest first.
+        self.drawn = collections.deque(maxlen=2 * KEPT_LINES)
         # Whether to follow the newest line. Only the user's scrolling changes it: a
         # window that shrinks moves the end out of sight too, and nobody wanted that.
         self.stick = True
@@ -1952,8 +2121,8 @@ class Messages:
         tag("notice", foreground=look["link"])
         tag("day", foreground=look["muted"], font=fonts["small bold"],
             justify="center", spacing1=px(14), spacing3=px(4))
-        for state, colour in (("waiting", "muted"), ("unknown", "muted"),
-                              ("failed", "danger")):
+        for state, colour in (("waiting", "muted"), ("kept", "muted"),
+                              ("unknown", "warning"), ("failed", "danger")):
             tag(state, foreground=look[colour])
         self.text.tag_raise("sel")      # what is selected must be seen to be
 
@@ -1993,7 +2162,7 @@ class Messages:
         pieces = []
         for line in lines:
             pieces += self.pieces(line)
-            self.last = line
+            self.drawn.append(line)
         if pieces:
             self.text.config(state="normal")
             self.text.insert("end", *pieces)
@@ -2008,12 +2177,16 @@ class Messages:
         Tk 8.6 counts an emoji as two, Python and Tk 9 as one.
         """
         # The day stands above, the clock here; both in this computer's own zone.
-        out, last, clock = [], self.last, f"{line.time:%H:%M}"
+        out, clock = [], f"{line.time:%H:%M}"
+        last = self.drawn[-1] if self.drawn else None
+        # Lines of our own have two tags by which they are found again: "ref …" is the
+        # text, which changes its colour, and "line …" all that was drawn for it.
+        mine = (f"line {line.ref}",) if line.ref else ()
         if last is None or last.time.date() != line.time.date():
             # The first line of a day, by this computer's clock: its midnight counts.
             # Not "%d": it would write "07". "%-d" is not known on Windows.
             day = f"{line.time:%A} {line.time.day} {line.time:%B %Y}"
-            out += [day + "\n", ("day",)]
+            out += [day + "\n", ("day", *mine)]
             last = None
         if line.kind in ("system", "error"):
             # \u00a0: a space where no line is broken, so that no clock stands alone.
@@ -2024,26 +2197,50 @@ class Messages:
                 and (line.time - last.time).total_seconds() < self.SAME_AUTHOR)
         if not same:
             name = "notice" if line.kind == "notice" else f"name{line.color}"
-            out += [f"●\t{line.author}", ("head", name),
-                    f"  {clock}\n", ("head", "time")]
-        # A tag of its own, by which change() finds the line again.
+            out += [f"●\t{line.author}", ("head", name, *mine),
+                    f"  {clock}\n", ("head", "time", *mine)]
         return out + [line.text + "\n", ("body", line.state or "arrived",
-                                         f"ref {line.ref}")]
+                                         f"ref {line.ref}", *mine)]
 
     def change(self, line):
-        """Show a line's new state: the receipt came, or will not come.
-
-        The line itself stays where it was typed. To move it to the place that it has
-        for the others would be more exact, and jump about before one's eyes.
+        """Show a line's new state in its colour.
 
         tag_ranges() gives the start and the end of what has a tag; nothing if the line
         was among the oldest and is forgotten.
         """
         spot = self.text.tag_ranges(f"ref {line.ref}")
         if spot:
-            self.text.tag_remove("waiting", *spot)
+            for state in ("waiting", "kept", "unknown"):
+                self.text.tag_remove(state, *spot)
             if line.state:
                 self.text.tag_add(line.state, *spot)
+
+    def settle(self, settled, lines):
+        """Show that receipts have come; `settled` are the lines, `lines` all there are.
+
+        Each belongs to where the others have it (see Conversation.settle). Mostly it is
+        there already. If somebody else was quicker, all from the topmost of them on is
+        drawn anew; once for many receipts, as they come after a break.
+        """
+        # Take lines off the end until all that have settled are among them: what they
+        # stand in now is `below`, and how it should be is the same number of lines at
+        # the end of the conversation.
+        below, waited_for = [], set(settled)
+        while waited_for and self.drawn:
+            below.append(self.drawn.pop())
+            waited_for.discard(below[-1])
+        below.reverse()
+        right = list(lines)[-len(below):]
+        spot = self.text.tag_ranges(f"line {below[0].ref}") if below else ()
+        # Lines have no == of their own (eq=False), so this asks: the very same ones?
+        if below == right or not spot:
+            self.drawn.extend(below)
+            for line in settled:
+                self.change(line)
+        else:
+            self.text.config(state="normal")
+            self.text.delete(spot[0], "end-1c")     # Tk keeps a newline at the end
+            self.add(right)
 
     def forget_oldest(self):
         """Keep the newest lines.
@@ -2059,6 +2256,94 @@ class Messages:
 
 
 # region 10. The window: composer and menus  (lesson 10)
+class Header:
+    """The line above the messages: which conversation, two buttons; and the banner.
+
+    The banner says what is wrong with the connection, and what one can do. It is a
+    strip and not a message box: one can go on reading, and nothing has to be clicked
+    away when the trouble is over.
+    """
+
+    def __init__(self, parent, look, chat):
+        self.look, self.chat = look, chat
+        px = look.px
+        self.frame = tk.Frame(parent, bg=look["surface"])
+        self.frame.pack(fill="x")
+        # What has to stay in sight is packed first: when the window gets narrow, pack()
+        # takes the space away from what came last.
+        # The buttons do what the commands do, by the same code. Whoever types /help
+        # and whoever clicks must not get two different things one day.
+        ttk.Button(self.frame, text="Help", style="Link.TButton",
+                   command=lambda: chat.typed("/help")).pack(side="right",
+                                                             padx=(0, px(8)))
+        self.make_menu().pack(side="right")
+        # Empty for now: show() fills them, at the start and whenever it changes.
+        self.title = look.label(self.frame, "title")
+        self.title.pack(side="left", padx=(px(18), px(12)), pady=px(12))
+        # anchor="w": where there is no room, the end is cut off and not both sides.
+        self.subtitle = look.label(self.frame, "small", "muted", anchor="w")
+        self.subtitle.pack(side="left")
+        self.rule = tk.Frame(parent, bg=look["border"], height=1)
+        self.rule.pack(fill="x")
+        self.banner = tk.Frame(parent, bg=look["warning ground"])
+        self.doors = tk.Frame(self.banner, bg=look["warning ground"])
+        self.doors.pack()               # fit() says on which side
+        self.retry = ttk.Button(self.doors, text="Retry now", style="Link.TButton",
+                                command=chat.retry_now)
+        self.retry.pack(side="right", padx=px(12), pady=px(5))
+        self.offer = ttk.Button(self.doors, text="Start a server here",
+                                style="Link.TButton", command=chat.start_server)
+        self.sentence = look.label(self.banner, "label", "warning", "warning ground",
+                                   justify="left")
+        # The banner itself is not packed: show() does that when there is trouble.
+        self.sentence.pack(side="left", padx=px(18), pady=px(7))
+        self.banner.bind("<Configure>", lambda event: self.fit(event.width))
+
+    def make_menu(self):
+        """Return the button with the menu: what one needs less often."""
+        look, chat = self.look, self.chat
+        button = ttk.Menubutton(self.frame, text="Menu", style="Link.TMenubutton")
+        # A check entry switches a variable by itself. Its truth is the chat's, so it
+        # is asked each time before the menu opens.
+        logging_on = tk.BooleanVar(self.frame)
+        # tearoff: a dashed line by which menus could be torn off, thirty years ago.
+        # A menu is no ttk widget, so it has to be told its colours.
+        self.menu = menu = tk.Menu(
+            button, tearoff=False, font=look.fonts["label"], bg=look["surface"],
+            fg=look["text"], activebackground=look["selected"], relief="flat",
+            activeforeground=look["text"], selectcolor=look["text"],
+            postcommand=lambda: logging_on.set(chat.log.on))
+        menu.add_checkbutton(label="Write the chat into files", variable=logging_on,
+                             command=lambda: chat.typed("/log"))
+        menu.add_command(label="Log out", command=lambda: chat.typed("/disconnect"))
+        button.config(menu=menu)
+        return button
+
+    def fit(self, width):
+        """The buttons stand beside the sentence, in a narrow window under it."""
+        wide = width > self.look.px(560)
+        self.doors.pack_configure(side="right" if wide else "bottom", anchor="e")
+        self.sentence.config(wraplength=width - self.look.px(290 if wide else 36))
+
+    def show(self):
+        """Show the current conversation's title, and the banner if there is trouble."""
+        chat, name = self.chat, self.chat.current.name
+        self.title.config(text="# Everyone" if name is None else name)
+        where = f"{chat.count} online"  # short: beside the buttons there is little room
+        if name is not None:
+            away = "" if name_key(name) in chat.people else " · offline"
+            where = f"Private · only you two{away}"
+        self.subtitle.config(text=where)
+        if not chat.trying():
+            self.banner.pack_forget()
+            return
+        self.sentence.config(text=chat.status["text"] + chat.countdown())
+        self.offer.pack_forget()
+        if chat.can_start_server():
+            self.offer.pack(side="right")
+        self.banner.pack(fill="x", after=self.rule)
+
+
 class Composer:
     """The box where one types, of one to six lines, and the Send button."""
 
@@ -2133,8 +2418,10 @@ class Composer:
             self.hint.place_forget()
         else:
             self.hint.place(x=self.look.px(2), y=0)
+# endregion
 
 
+# region 12. The window: all together  (lesson 10)
 class Window:
     """All the parts put together: the face of the chat for those who have a screen."""
 
@@ -2145,6 +2432,7 @@ class Window:
         # A conversation gets a view when it is first shown, so a room with 200 people
         # begins with one Text and not with 200. Its new lines wait for show_batch().
         self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
+        self.settled = {}               # conversation -> lines whose receipt has come
         self.changed = False            # people or unread marks are not yet on it
         self.quit_wanted = False        # set by a signal
         root.iconphoto(True, look.logo)
@@ -2209,10 +2497,14 @@ class Window:
     def show_batch(self):
         """Show what came since the last time: one insert for each conversation."""
         batch, self.batch = self.batch, {}
-        for conversation, new in batch.items():
-            # One that was never looked at has no view yet, and keeps its lines.
-            if conversation in self.views:
-                self.views[conversation].add(new)
+        settled, self.settled = self.settled, {}
+        for conversation, view in self.views.items():
+            # One that was never looked at has no view yet, and keeps its lines; it is
+            # drawn from them when it is first shown. So what stands in these two for
+            # it can be forgotten.
+            view.add(batch.get(conversation, ()))
+            if conversation in settled:
+                view.settle(settled[conversation], conversation.lines)
         if self.changed:
             self.changed = False
             self.sidebar.draw()
@@ -2231,6 +2523,10 @@ class Window:
         self.batch.setdefault(conversation, []).append(line)
 
     def line_changed(self, conversation, line):
+        """A receipt waits for show_batch(), as one of many; all else is shown now."""
+        if not line.state:
+            self.settled.setdefault(conversation, []).append(line)
+            return
         self.show_batch()               # the line may be in this very batch
         if conversation in self.views:
             self.views[conversation].change(line)
@@ -2477,7 +2773,7 @@ class PlainLines:
                      and room.lines[-1].text == line.text)
             if not again and line.text != self.chat.status["text"]:
                 self.print(f"* {line.text}", line.time)
-        elif line.state != "waiting":
+        elif line.state not in ("waiting", "kept"):
             # Our own are printed when the receipt comes: then they stand where the
             # others see them, and it is sure that they do.
             to = ""
@@ -2490,6 +2786,8 @@ class PlainLines:
         """A receipt: our line stands where everybody has it, among the others'."""
         if not line.state:
             self.line_added(conversation, line)
+        elif line.state == "unknown":
+            self.print(f"* Not known whether it arrived: {line.text}")
 
     def status_changed(self):
         """Say what happened to the connection; of many attempts only the first.
@@ -2614,6 +2912,17 @@ def main(chat_class=Chat):
     """
     options = read_options()
     make_printable()
+    if options.log:
+        # Before the window: what goes wrong from here on should stand in it.
+        try:
+            open_log(options.log)
+        except OSError as problem:
+            print(f"ChattyCat_Client.py: the log cannot be written ({problem}).",
+                  file=sys.stderr)
+            return 2
+    # Python calls this when a mistake has ended a thread. Without it that stands in the
+    # terminal only, and a window may have none.
+    threading.excepthook = report_mistake
     root, why = (None, "") if options.plain else open_root()
     # No screen (a server, ssh) and no Tk are no reason not to chat.
     if root is None:
@@ -2621,12 +2930,16 @@ def main(chat_class=Chat):
             print(f"{why} The chat goes on in this terminal.", flush=True)
         # A shell starts a job behind "&" with Ctrl+C ignored; here it counts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        face = PlainLines(options, chat_class)
         try:
-            return PlainLines(options, chat_class).run()
+            return face.run()
         except KeyboardInterrupt:
-            # Ctrl+C, the way out that everybody knows. No bye goes out, but the end of
-            # the program closes the connection, and the others read that we are gone.
+            # Ctrl+C, the way out that everybody knows. Without the bye the server would
+            # take us for lost, and keep our name for a minute.
+            face.chat.leave()
             return 0
+    # The same for what Tk calls: it would print the mistake and go on.
+    root.report_callback_exception = report_mistake
     window = Window(root, options, chat_class)
     place(root, window.look.px, os.environ.get("CHATTYCAT_PLACE", ""))
     # Ctrl+C in the terminal that started us, and what `kill` and our server send. A

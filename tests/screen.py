@@ -68,11 +68,14 @@ def wait_until(condition, limit=10, what=""):
     return result
 
 
-def visible_windows() -> set:
-    """Return the numbers of all client windows that are on the screen."""
+def visible_windows(kind="Chattycat") -> set:
+    """Return the numbers of all client windows that are on the screen.
+
+    An open menu is a window too, of the kind "Menu".
+    """
     # Not xdotool(): it "fails" when there is none.
     done = subprocess.run(
-        ["xdotool", "search", "--onlyvisible", "--class", "^Chattycat$"], timeout=20,
+        ["xdotool", "search", "--onlyvisible", "--class", f"^{kind}$"], timeout=20,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return set(done.stdout.split())
 
@@ -129,6 +132,14 @@ class RemoteWindow:
     def key(self, *keys):
         self.focus()
         xdotool("key", *keys)
+
+    def choose(self, entry):
+        """Open the menu by the keyboard, and choose an entry; the first is 1."""
+        self.click(-200, -50)               # into the composer
+        self.key("shift+Tab", "shift+Tab", "space")
+        wait_until(lambda: visible_windows("Menu"), what="for the menu")
+        xdotool("key", *["Down"] * entry, "Return")
+        wait_until(lambda: not visible_windows("Menu"), what="for the menu to close")
 
     def click(self, x, y):
         """Click there; less than 0 counts from the right or from the bottom."""

@@ -66,11 +66,19 @@ class Studio:
     def client(self, *options, **environment):
         return ClientWindow("--theme", self.theme, *options, **environment)
 
-    def take(self, window, name):
-        """Take a picture of a window, as soon as nothing moves in it any more."""
+    def take(self, window, name, from_screen=False):
+        """Take a picture of a window, as soon as nothing moves in it any more.
+
+        `from_screen`: with what lies over it, since a menu is a window of its own,
+        and goes beyond the edge.
+        """
         path = self.folder / f"{name}_{self.theme}.png"
         settle(window.number)
-        subprocess.run(["import", "-window", window.number, path], check=True)
+        words = [window.number]
+        if from_screen:
+            x, y, width, height = window.box
+            words = ["root", "-crop", f"{width + 150}x{height}+{x}+{y - 40}", "+repage"]
+        subprocess.run(["import", "-window", *words, path], check=True)
         print(path, flush=True)
 
 
@@ -237,7 +245,7 @@ def scene_banner(studio):
             settle(window.number)
             server.stop()
             studio.take(window, "banner_server_shut_down")
-            window.type("This cannot be sent.\n")
+            window.type("This is kept until the server is back.\n")
             window.resize(*(round(side * studio.scale) for side in (560, 400)))
             studio.take(window, "banner_narrow")
 
@@ -253,6 +261,70 @@ def scene_connection_lost(studio):
             studio.take(window, "banner_connection_lost")
 
 
+def scene_coming_back(studio):
+    """Cut off, with lines that are kept; and back on a server that remembers."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        options = "--history", pathlib.Path(folder) / "history"
+        first = stack.enter_context(ServerProcess(*options))
+        tigrou = stack.enter_context(Person(first, "Tigrou"))
+        window = stack.enter_context(
+            studio.client("--name", "Minou", "--port", first.port))
+        window.wait_for_title("ChattyCat — Minou")
+        say(tigrou, "Hello Minou!")
+        window.type("Hello Tigrou!\n")
+        say(tigrou, "Psst", to="Minou")
+        settle(window.number)
+        secret = tigrou.welcome["session"]
+        first.kill()
+        window.type("This one is kept.\n")
+        window.type("And so is this.\n/msg Tigrou And this, for you alone.\n")
+        studio.take(window, "cut_off_private_kept")
+        window.type("/everyone\n")
+        studio.take(window, "cut_off_kept")
+        second = stack.enter_context(ServerProcess(*options, "--port", first.port))
+        tigrou = stack.enter_context(Person(second))
+        tigrou.hello("Tigrou", session=secret)
+        window.type("connect\n")
+        studio.take(window, "back_again")
+
+
+def scene_no_memory(studio):
+    """Lines of which nobody knows whether they arrived."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(ServerProcess())
+        window = stack.enter_context(
+            studio.client("--name", "Minou", "--port", first.port))
+        window.wait_for_title("ChattyCat — Minou")
+        window.type("This one has arrived.\n")
+        settle(window.number)
+        first.process.send_signal(signal.SIGSTOP)
+        window.type("Does this arrive?\n")
+        window.type("And this?\n")
+        settle(window.number)
+        first.kill()
+        window.type("This was typed while there was no server.\n")
+        second = stack.enter_context(ServerProcess("--port", first.port))
+        tigrou = stack.enter_context(Person(second, "Tigrou"))
+        window.type("connect\n")
+        say(tigrou, "Is anybody back?")
+        studio.take(window, "unknown_lines")
+        window.type("/again\n")
+        studio.take(window, "unknown_lines_sent_again")
+
+
+def scene_menu(studio):
+    with ServerProcess() as server:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            window.key("shift+Tab", "shift+Tab", "space")
+            studio.take(window, "menu_open", from_screen=True)
+            window.key("Escape")
+            window.choose(1)
+            studio.take(window, "menu_log_on")      # and the focus on its button
+            window.key("space", "Down")
+            studio.take(window, "menu_open_ticked", from_screen=True)
+
+
 def scene_kicked(studio):
     with ServerProcess(console=True) as server:
         with studio.client("--name", "Minou", "--port", server.port) as window:
@@ -263,7 +335,7 @@ def scene_kicked(studio):
 
 SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken,
           scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
-          scene_kicked)
+          scene_coming_back, scene_no_memory, scene_menu, scene_kicked)
 
 
 def readme_picture():

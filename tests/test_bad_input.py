@@ -3,6 +3,7 @@
 Every test here runs beside Anna and Ben, who see nothing of it but people who come
 and go; and at the end of the file the server's stderr must be empty.
 """
+import itertools
 import json
 import pathlib
 import socket
@@ -13,6 +14,7 @@ import pytest
 from people import COMINGS
 
 LINE_LIMIT = 65536
+NUMBERS = itertools.count(1)
 NOT_COUNTED = 40        # twice the number of counted errors that end a connection
 
 
@@ -53,7 +55,8 @@ def pair(join):
 @pytest.fixture
 def gremlin(join, pair):
     """Somebody who is in, and is going to send what nobody should."""
-    gremlin = join("Gremlin")
+    # Each time another one: whose connection breaks keeps the name for a minute.
+    gremlin = join(f"Gremlin{next(NUMBERS)}")
     yield gremlin
     pair.talk()
 
@@ -256,7 +259,7 @@ def test_the_twentieth_error_ends_it(gremlin, pair):
     assert gremlin.until_closed() == []
     for person in (pair.anna, pair.ben):
         person.expect("chat", skip=COMINGS, text="Nineteen")
-    pair.see_leaving("Gremlin", "error")
+    pair.see_leaving(gremlin.name, "error")
 
 
 def test_errors_before_and_after_hello_count_together(join, pair):
@@ -285,7 +288,7 @@ def test_nothing_behind_the_twentieth_error_is_heard(gremlin, pair):
     gremlin.send_raw(b"nonsense\n" * 20 + loud * 500)
     came = gremlin.until_closed()
     assert [message["type"] for message in came] == ["error"] * 20 + ["goodbye"]
-    pair.see_leaving("Gremlin", "error")
+    pair.see_leaving(gremlin.name, "error")
     pair.anna.silence()
 
 
@@ -311,7 +314,7 @@ def test_refused_names_are_not_counted(join, pair, name, code):
 def test_a_line_of_the_greatest_length(gremlin, join):
     gremlin.send_raw(line_of(LINE_LIMIT, type="list"))
     gremlin.expect("people")
-    line = line_of(LINE_LIMIT, type="chat", text="long", to="Gremlin")
+    line = line_of(LINE_LIMIT, type="chat", text="long", to=gremlin.name)
     for start in range(0, len(line), 10000):
         gremlin.send_raw(line[start:start + 10000])
     gremlin.expect("chat", text="long")
@@ -334,7 +337,7 @@ def test_a_line_that_is_too_long(gremlin, pair, data):
     assert gremlin.expect("error", code="line_too_long")["text"]
     assert gremlin.expect("goodbye", reason="line_too_long")["text"]
     assert gremlin.until_closed() == []
-    pair.see_leaving("Gremlin", "error")
+    pair.see_leaving(gremlin.name, "error")
 
 
 def test_a_line_that_is_too_long_before_hello(join, pair):
@@ -350,7 +353,7 @@ def test_the_lines_before_an_endless_one_are_heard(gremlin, pair):
     gremlin.expect("chat", text="first")
     gremlin.expect("error", code="line_too_long")
     for person in (pair.anna, pair.ben):
-        person.expect("chat", skip=COMINGS, text="first", from_="Gremlin")
+        person.expect("chat", skip=COMINGS, text="first", from_=gremlin.name)
 
 
 def memory(pid, field):
@@ -391,14 +394,14 @@ def test_a_reset_before_hello(join, pair, sent):
 
 @pytest.mark.parametrize("sent", [
     b"", b'{"type": "chat", "te', b"x" * 60000, b'{"type": "list"}\n' * 200,
-    b'{"type": "chat", "text": "to myself", "to": "Gremlin"}\n' * 200,
+    b'{"type": "chat", "text": "to myself", "to": "%s"}\n' * 200,
     b'{"type": "bye"}\n'],
     ids=["idle", "within a line", "long", "list", "chat", "bye"])
 def test_a_reset_after_hello(gremlin, pair, sent):
-    gremlin.send_raw(sent)
+    gremlin.send_raw(sent.replace(b"%s", gremlin.name.encode()))
     gremlin.reset()
     for person in (pair.anna, pair.ben):
-        left = person.expect("left", skip=["joined"], name="Gremlin")
+        left = person.expect("left", skip=["joined"], name=gremlin.name)
         assert left["reason"] == "lost" or b"bye" in sent
     pair.talk()
 
@@ -407,7 +410,7 @@ def test_a_reset_after_hello(gremlin, pair, sent):
 def test_an_end_in_the_middle_of_a_line(gremlin, pair, half):
     gremlin.send_raw(b'{"type": "chat", "text": "unfinished"}')
     gremlin.socket.shutdown(half)
-    pair.see_leaving("Gremlin", "lost")
+    pair.see_leaving(gremlin.name, "lost")
 
 
 def test_fifty_people_reset_at_once(join, pair):

@@ -93,7 +93,7 @@ if __name__ == "__main__":
 def test_a_mistake_of_ones_own_ends_nobodys_chat(own_files, join):
     script = own_files / "my_server.py"
     script.write_text(MISTAKES, encoding="utf-8")
-    process = ServerProcess("--rate", "0", console=True, quiet_stderr=False)
+    process = ServerProcess("--rate", "0", console=True)
     process.command[1] = str(script)
     with process as server:
         minou = join("Minou", server)
@@ -104,7 +104,8 @@ def test_a_mistake_of_ones_own_ends_nobodys_chat(own_files, join):
         server.wait_for_line("ZeroDivisionError")
         server.type_line("/who")
         server.wait_for_line("Minou from")
-        assert any("KeyError: 'nofield'" in line for line in server.errors)
+        # On the operator's terminal, with date and time as every line there.
+        server.wait_for_line(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  KeyError: 'nofield'")
 
 
 def test_a_mistake_in_a_client_of_ones_own(own_files, start_server):

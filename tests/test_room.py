@@ -1,6 +1,7 @@
 """The room without sockets, one person's connection without a server, and a student's
 own server made of the script's.
 """
+import collections
 import json
 import random
 import selectors
@@ -13,16 +14,26 @@ import time
 
 import pytest
 
-from ChattyCat_Server import Connection, History, Postman, Room, WireError
+from ChattyCat_Server import (
+    PIECE_LINES, Batch, Connection, History, Postman, Room, WireError)
 from people import SERVER, ServerProcess
 
 
 class Somebody:
-    """As much of a person as the room needs, and a letterbox."""
-    name = color = None
+    """As much of a person as the room and the postman need, and a letterbox."""
+    name = color = session = position = None
+    behind = name_refused = gone = False
+    until = None
+    goodbye = b""
+    waiting = b""                   # these people read all, at once
 
     def __init__(self):
         self.bytes = b""
+        self.repeats = collections.deque()
+
+    def send(self, data):
+        assert data                 # an empty send() costs as much as another one
+        self.bytes += data
 
     def messages(self):
         """What has come since this was asked for the last time."""
@@ -34,8 +45,30 @@ class Somebody:
         return [message.get("text") or message["type"] for message in self.messages()]
 
 
+class StrictRoom(Room):
+    """A room whose batches are looked at when the postman takes them."""
+
+    def take(self):
+        batch, people = super().take()
+        batch.mail = lambda *how, **more: one_letter_each(
+            Batch.mail(batch, *how, **more))
+        return batch, people
+
+
+def one_letter_each(mail):
+    """One send a person, however many lines it is."""
+    assert len({person for person, _ in mail}) == len(mail)
+    return mail
+
+
 def a_room(max_people=200, recent=0, **more):
-    return Room(History(recent), max_people, **more)
+    return with_postman(StrictRoom(History(recent), max_people, **more))
+
+
+def with_postman(room):
+    room.postman = Postman()
+    room.postman.room = room
+    return room
 
 
 def enter(room, name, person=None):
@@ -45,13 +78,14 @@ def enter(room, name, person=None):
 
 
 def deliver(room):
-    """What the postman does; returns who is parting."""
-    mail, parting = room.take()
-    for person, data in mail:
-        assert data
-        person.bytes += data
-    assert len({person for person, _ in mail}) == len(mail)     # one send a person
-    return parting
+    """One round of the postman; returns who is parting."""
+    return room.postman.deliver()
+
+
+def nothing_is_pending(room):
+    batch, people = room.take()
+    return batch.empty and not (
+        batch.mail(people) or batch.parting or batch.rows)
 
 
 def a_room_with(*names):
@@ -71,8 +105,9 @@ def test_everybody_shares_one_piece_of_bytes():
     room, *people = a_room_with("Anna", "Ben", "Carl")
     for number in range(3):
         room.say(people[number], f"line {number}")
-    mail, parting = room.take()
-    assert [person for person, _ in mail] == people and parting == []
+    batch, here = room.take()
+    mail = batch.mail(here)
+    assert [person for person, _ in mail] == people and not batch.parting
     assert mail[0][1] is mail[1][1] is mail[2][1]
     assert [json.loads(line)["text"] for line in mail[0][1].splitlines()] == [
         "line 0", "line 1", "line 2"]
@@ -82,7 +117,7 @@ def test_nothing_is_pending_twice():
     room, anna = a_room_with("Anna")
     room.say(anna, "Hello")
     deliver(room)
-    assert room.take() == ([], [])
+    assert nothing_is_pending(room)
     assert anna.texts() == ["Hello"]
 
 
@@ -101,24 +136,27 @@ def test_post_returns_the_line_it_lines_up():
     room, anna = a_room_with("Anna")
     line = room.post({"type": "notice", "text": "é"})
     assert line == '{"type":"notice","text":"é"}\n'.encode()
-    assert room.take() == ([(anna, line)], [])
+    batch, people = room.take()
+    assert batch.mail(people) == [(anna, line)] and not batch.parting
 
 
 def test_a_newcomer_in_the_middle_of_a_batch():
     room, anna = a_room_with("Anna")
     room.say(anna, "before")
     ben = Somebody()
-    welcome = {"type": "welcome", "session": "a secret"}
-    room.enter(ben, "Ben", welcome)
+    room.enter(ben, "Ben", {"type": "welcome"})
     room.say(anna, "after")
     room.say(ben, "Hello")
     deliver(room)
     assert anna.texts() == ["before", "joined", "after", "Hello"]
     first, *others = ben.messages()
+    secret = first.pop("session")
+    assert room.sessions.of_secret(secret) is ben.session
     assert first == {
-        "type": "welcome", "session": "a secret", "name": "Ben", "color": ben.color,
-        "last_id": 1, "count": 2, "people": [{"name": "Ben", "color": ben.color},
-                                             {"name": "Anna", "color": anna.color}]}
+        "type": "welcome", "name": "Ben", "color": ben.color, "resumed": False,
+        "gap": False, "last_id": 1, "count": 2,
+        "people": [{"name": person.name, "color": person.color}
+                   for person in (ben, anna)]}
     assert [message["text"] for message in others] == ["after", "Hello"]
 
 
@@ -129,7 +167,7 @@ def test_a_newcomer_gets_history_between_welcome_and_what_is_new():
         room.say(anna, f"line {number}")
     deliver(room)
     room.say(anna, "said in this batch")
-    room.say(anna, "between us", to=anna)
+    room.say(anna, "between us", to=anna.session)
     ben = enter(room, "Ben")
     room.say(anna, "new")
     deliver(room)
@@ -148,10 +186,10 @@ def test_newcomers_of_one_batch_meet():
 def test_private_lines_stand_at_their_place():
     room, anna, ben, carl = a_room_with("Anna", "Ben", "Carl")
     room.say(anna, "1")
-    room.say(anna, "for Ben", to=ben)
+    room.say(anna, "for Ben", to=ben.session)
     room.say(carl, "2")
-    room.say(ben, "for Anna", to=anna)
-    room.say(ben, "for Ben himself", to=ben)
+    room.say(ben, "for Anna", to=anna.session)
+    room.say(ben, "for Ben himself", to=ben.session)
     room.say(carl, "3")
     deliver(room)
     assert anna.texts() == ["1", "for Ben", "2", "for Anna", "3"]
@@ -161,7 +199,7 @@ def test_private_lines_stand_at_their_place():
 
 def test_a_private_line_says_for_whom_it_is():
     room, anna, ben = a_room_with("Anna", "Ben")
-    room.say(anna, "psst", to=ben, ref="r")
+    room.say(anna, "psst", to=ben.session, ref="r")
     deliver(room)
     for person in (anna, ben):
         [message] = person.messages()
@@ -230,6 +268,24 @@ def test_somebody_whose_first_name_was_taken():
     assert stranger.texts() == ["error", "welcome", "Hello Ben"]
 
 
+def test_who_leaves_in_the_middle_of_the_history_has_no_hole_in_it():
+    """Else the id behind the hole would be their `since`, and nobody would notice."""
+    room = a_room(recent=9999)
+    anna = enter(room, "Anna")
+    for number in range(5 * PIECE_LINES):       # more than one round brings
+        room.say(anna, f"line {number}")
+    ben = enter(room, "Ben")
+    deliver(room)
+    room.say(anna, "new")
+    room.part(ben, {"type": "goodbye"})
+    room.leave(ben, "bye")
+    room.say(anna, "behind his back")
+    while room.postman.behind:
+        deliver(room)
+    everything = [f"line {number}" for number in range(5 * PIECE_LINES)]
+    assert ben.texts() == ["welcome", *everything, "new", "goodbye"]
+
+
 def test_leaving_twice_is_leaving_once():
     room, anna, ben = a_room_with("Anna", "Ben")
     assert room.leave(ben, "bye") is True
@@ -237,7 +293,7 @@ def test_leaving_twice_is_leaving_once():
     # Another Ben comes; the old connection's end must not take him out.
     another = enter(room, "BEN")
     assert room.leave(ben, "lost") is False
-    assert room.find("ben") is another
+    assert room.find("ben") is another.session
     deliver(room)
     assert anna.texts() == ["left", "joined"]
 
@@ -294,7 +350,7 @@ def something_happens(chance, model, room, came, text):
             room.say(person, text)
             model.public(text)
         elif what == "private":
-            room.say(person, text, to=other)
+            room.say(person, text, to=other.session)
             model.private(text, person, other)
         elif what == "error":
             room.post({"type": "error", "text": text}, [person])
@@ -312,7 +368,7 @@ def something_happens(chance, model, room, came, text):
 def test_one_sequence_of_ids_for_all_that_is_said():
     room, anna, ben, carl = a_room_with("Anna", "Ben", "Carl")
     for to in (None, ben, None, anna, carl, None):
-        room.say(anna, "x", to=to)
+        room.say(anna, "x", to=to and to.session)
     deliver(room)
     ids = [[message["id"] for message in person.messages()]
            for person in (anna, ben, carl)]
@@ -325,11 +381,11 @@ def test_the_bell_rings_once_for_all_that_is_pending():
     room = a_room(bell=lambda: rings.append("ring"))
     anna, ben = enter(room, "Anna"), enter(room, "Ben")
     room.say(anna, "Hello")
-    room.say(anna, "psst", to=ben)
+    room.say(anna, "psst", to=ben.session)
     assert len(rings) == 1
     deliver(room)
     assert len(rings) == 1
-    room.say(anna, "psst", to=ben)
+    room.say(anna, "psst", to=ben.session)
     room.say(anna, "Hello")
     assert len(rings) == 2
     deliver(room)
@@ -379,13 +435,13 @@ def test_a_name_that_is_taken(name):
         enter(room, name, late)
     assert caught.value.code == "name_taken" and name in caught.value.text
     assert late.name is late.color is None
-    assert room.find(name) is anna
-    assert room.take() == ([], [])
+    assert room.find(name) is anna.session and anna.session.person is anna
+    assert nothing_is_pending(room)
 
 
 def test_find_and_who():
     room, anna, ben = a_room_with("Anna", "Ben")
-    assert room.find("ANNA") is anna and room.find("Carl") is None
+    assert room.find("ANNA") is anna.session and room.find("Carl") is None
     everybody = [{"name": person.name, "color": person.color} for person in (anna, ben)]
     assert room.who() == {"people": everybody, "count": 2}
     assert room.who(ben) == {"people": everybody[::-1], "count": 2}
@@ -406,7 +462,7 @@ def test_history_keeps_the_newest_public_lines():
         anna = enter(room, "Anna")
         for number in range(5):
             room.say(anna, str(number))
-            room.say(anna, "private", to=anna)
+            room.say(anna, "private", to=anna.session)
             room.post({"type": "notice", "text": "without an id"})
         newcomer = enter(room, "Ben")
         deliver(room)
@@ -455,7 +511,7 @@ def test_eight_talk_at_once_while_another_delivers(hurried_threads):
 
     def talk(person, other):
         for number in range(EACH):
-            to = other if number % 10 == 0 else None
+            to = other.session if number % 10 == 0 else None
             room.say(person, f"{person.name} {number}", to=to)
 
     def postman():
@@ -568,11 +624,11 @@ class RoomWithTelescope(Room):
 
 
 def test_a_subclass_that_overrides_post_sees_all_that_leaves():
-    room = RoomWithTelescope(History(5))
+    room = with_postman(RoomWithTelescope(History(5)))
     anna, ben = enter(room, "Anna"), enter(room, "Ben")
     room.say(anna, "Hello")
-    room.say(anna, "psst", to=ben)
-    room.say(anna, "to myself", to=anna)
+    room.say(anna, "psst", to=ben.session)
+    room.say(anna, "to myself", to=anna.session)
     room.post({"type": "notice"})
     room.part(ben, {"type": "goodbye"})
     room.leave(ben, "bye")
@@ -773,6 +829,9 @@ if __name__ == "__main__":
 '''
 
 
+STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +"
+
+
 class StudentsServer(ServerProcess):
     def __init__(self, folder, *options, **how):
         super().__init__(*options, **how)
@@ -809,7 +868,7 @@ def test_a_server_in_a_file_of_ones_own(tmp_path, join):
 
 def test_a_mistake_in_a_method_of_ones_own(tmp_path, join):
     """The operator sees where it is, the chat goes on, and nobody is thrown out."""
-    with StudentsServer(tmp_path, "--rate", "0", quiet_stderr=False) as server:
+    with StudentsServer(tmp_path, "--rate", "0") as server:
         minou, tigrou = join("Minou", server), join("Tigrou", server)
         minou.expect("joined")
         tigrou.send({"type": "trip", "ref": "r"})
@@ -818,7 +877,7 @@ def test_a_mistake_in_a_method_of_ones_own(tmp_path, join):
         minou.expect("chat", text="I am still here", from_="Tigrou")
         tigrou.send({"type": "dance", "style": "samba"})
         minou.expect("danced", style="samba")
+        server.wait_for_line(STAMP + r'File ".*my_server\.py", line \d+, in on_trip')
+        server.wait_for_line(STAMP + "ZeroDivisionError")
         minou.leave()
         tigrou.leave()
-    assert any("my_server.py" in line for line in server.errors)
-    assert "ZeroDivisionError" in "\n".join(server.errors)

@@ -92,7 +92,7 @@ class Desk:
 
     def arrived(self, text):
         """Wait for the receipt of a line of ours."""
-        self.until(lambda: "waiting" not in self.tags_of(text))
+        self.until(lambda: not {"waiting", "kept"} & self.tags_of(text))
 
     def colour(self, role):
         return self.window.look[role]
@@ -128,7 +128,8 @@ class Desk:
         while todo:
             widget = todo.pop()
             todo += widget.winfo_children()
-            if isinstance(widget, client.ttk.Button) and widget.winfo_ismapped():
+            kinds = client.ttk.Button, client.ttk.Menubutton
+            if isinstance(widget, kinds) and widget.winfo_ismapped():
                 found[widget.cget("text")] = widget
         return found
 
@@ -391,13 +392,16 @@ def test_the_server_shuts_down_and_comes_back(open_window, start_server):
     assert desk.inside() and "Before" in desk.shown()
     assert "shutting down" in desk.shown()
     desk.press(desk.box, "<Return>")
-    assert "You are not connected" in desk.shown() and desk.draft() == "a draft"
+    assert "it will be sent when you are back" in desk.shown() and not desk.draft()
+    assert "kept" in desk.tags_of("a draft")
+    desk.type("another draft")
     start_server("--port", first.port)
     desk.window.header.retry.invoke()
     desk.until(lambda: not desk.banner())
-    assert "Connected again." in desk.shown() and desk.draft() == "a draft"
-    desk.press(desk.box, "<Return>")
+    assert "Connected again" in desk.shown() and desk.draft() == "another draft"
     desk.arrived("a draft")
+    desk.press(desk.box, "<Return>")
+    desk.arrived("another draft")
 
 
 @posix
@@ -420,9 +424,120 @@ def test_a_line_whose_fate_is_not_known(open_window, start_server):
     server.process.send_signal(signal.SIGSTOP)
     desk.say("Does this arrive?")
     server.kill()
+    desk.until(lambda: "was lost" in desk.shown() and desk.banner())
+    assert "waiting" in desk.tags_of("Does this arrive?")   # nobody can tell yet
+    start_server("--port", server.port)
+    desk.chat.retry_now()
     desk.until(lambda: "not known whether" in desk.shown())
-    assert "unknown" in desk.tags_of("Does this arrive?")
-    assert "was lost" in desk.shown() and desk.banner()
+    assert {"waiting", "unknown"} & desk.tags_of("Does this arrive?") == {"unknown"}
+    assert desk.view().tag_cget("unknown", "foreground") == desk.colour("warning")
+
+
+def drawn(text):
+    """What stands in a Text: each line, and the tags at its begin.
+
+    Not “arrived”, which is no look of its own.
+    """
+    count = int(text.index("end-1c").split(".")[0])
+    return [(text.get(f"{number}.0", f"{number}.end"), {*text.tag_names(f"{number}.0")}
+             - {"arrived"}) for number in range(1, count + 1)]
+
+
+@posix
+def test_our_lines_move_to_where_the_others_have_them(minou, server, join):
+    """And then all looks as if it had come in this order from the start."""
+    tigrou, texts = join("Tigrou"), []
+    for number in range(8):
+        with stopped(server):           # so many lines wait, and meet in any order
+            for line in range(number % 4):
+                tigrou.send({"type": "chat", "text": f"Tigrou {number}.{line}"})
+            for line in range(number % 3):
+                minou.say(f"Minou {number}.{line}")
+            tigrou.send({"type": "chat", "text": f"The end of {number}"})
+        minou.until(lambda: f"The end of {number}" in minou.shown())
+        minou.until(lambda: not minou.chat.unconfirmed)
+    said = [message["text"] for message in until_now(tigrou)
+            if message["type"] == "chat"]
+    assert [line.text for line in minou.chat.everyone.lines
+            if line.kind == "chat"] == said
+    fresh = client.Messages(minou.window.main, minou.window.look)
+    fresh.add(minou.chat.everyone.lines)
+    assert drawn(minou.view()) == drawn(fresh.text)
+
+
+def test_what_is_typed_while_cut_off_is_kept_and_sent(open_window, start_server, join):
+    server = start_server()
+    tigrou = join("Tigrou", server)
+    desk = open_window("--port", server.port, "--name", "Minou")
+    desk.until(lambda: desk.inside() and desk.chat.count == 2)
+    desk.chat.connection.sock.shutdown(socket.SHUT_RDWR)
+    desk.until(desk.banner)
+    desk.say("For all")
+    desk.click_on("Tigrou")
+    desk.say("For you alone")
+    assert "kept" in desk.tags_of("For you alone") and not desk.draft()
+    assert desk.view().tag_cget("kept", "foreground") == desk.colour("muted")
+    assert "it will be sent when you are back" in desk.shown()
+    desk.window.header.retry.invoke()
+    desk.arrived("For you alone")
+    tigrou.expect("chat", skip=["joined", "left"], text="For all")
+    tigrou.expect("chat", text="For you alone", to="Tigrou")
+    desk.click_on(None)
+    desk.arrived("For all")
+    assert desk.shown().count("For all") == 1
+
+
+# --- the menu
+
+def test_the_menu_writes_the_chat_and_logs_out(minou, tmp_path):
+    menu = minou.window.header.menu
+
+    def ticked():
+        minou.root.tk.eval(str(menu.cget("postcommand")))     # as when it opens
+        return minou.root.getvar(str(menu.entrycget(0, "variable")))
+
+    assert not ticked() and not (tmp_path / "chats").exists()
+    menu.invoke(0)
+    minou.until(lambda: str(tmp_path / "chats") in minou.shown())
+    assert ticked()
+    minou.say("Write this")
+    minou.arrived("Write this")
+    [path] = (tmp_path / "chats").iterdir()
+    assert path.read_text().endswith("  Minou: Write this\n")
+    minou.say("/log")
+    assert not ticked(), "it shows what is true, whoever has switched it"
+    menu.invoke(0)
+    assert ticked() and minou.chat.log.on
+    menu.invoke(1)
+    minou.until(lambda: not minou.inside())
+    assert "logged out" in minou.sentence()
+
+
+@from_outside
+def test_the_menu_by_mouse_and_one_can_type_on(minou):
+    menu, button = minou.window.header.menu, minou.buttons()["Menu"]
+    minou.root.lift()
+    minou.root.update()
+    xdotool("mousemove", button.winfo_rootx() + 20, button.winfo_rooty() + 10,
+            "click", 1)
+    minou.until(menu.winfo_ismapped)
+    xdotool("mousemove", menu.winfo_rootx() + 40,
+            menu.winfo_rooty() + menu.yposition(0) + 8, "click", 1)
+    minou.until(lambda: "What is said is written into" in minou.shown())
+    minou.types_into(minou.box)
+    xdotool("type", "Hello")
+    minou.until(lambda: minou.draft() == "Hello")
+
+
+@from_outside
+def test_the_menu_by_keyboard(open_client):
+    window = open_client("--name", "Minou")
+    window.wait_for_title("ChattyCat — Minou")
+    window.choose(1)
+    window.wait_for_text("What is said is written into")
+    window.choose(2)
+    window.wait_for_title("ChattyCat")      # logged out
+    close_well(window)
 
 
 def test_logging_out_and_in_again(minou):
@@ -563,18 +678,19 @@ def test_someone_leaves_back_to_everyone_but_never_over_a_draft(minou, join):
 
 def test_who_was_lost_may_come_back_for_a_while(minou, join, monkeypatch):
     monkeypatch.setattr(client, "AWAY_SECONDS", 1)
-    tigrou = join("Tigrou")
+    salem = join("Salem")       # no other test's name: the server keeps it for a minute
     minou.until(lambda: minou.chat.count == 2)
-    minou.click_on("Tigrou")
-    tigrou.reset()
+    minou.click_on("Salem")
+    salem.reset()
     minou.until(lambda: "lost the connection" in minou.shown())
-    again = join("Tigrou")
-    minou.until(lambda: "Tigrou joined" in minou.shown())
+    again = join()
+    again.hello("Salem", session=salem.welcome["session"])
+    minou.until(lambda: "Salem joined" in minou.shown())
     assert minou.chat.current.gone_at is None
-    assert minou.chat.current.name == "Tigrou"
+    assert minou.chat.current.name == "Salem"
     again.reset()
     minou.until(lambda: minou.chat.current.name is None)
-    assert "Tigrou is gone" in minou.shown()
+    assert "Salem is gone" in minou.shown()
 
 
 # --- what one types
@@ -621,8 +737,8 @@ def test_half_an_emoji_is_not_sent_and_kept_as_a_draft(minou, join):
 def test_help_names_every_command(minou):
     minou.buttons()["Help"].invoke()
     minou.until(lambda: "/help: this list" in minou.shown())
-    for word in ("/connect", "/disconnect", "/everyone", "/exit", "/list", "/msg",
-                 "/quit"):
+    for word in ("/again", "/connect", "/disconnect", "/everyone", "/exit", "/list",
+                 "/log", "/msg", "/quit"):
         assert f"\n{word}" in minou.shown()
 
 
@@ -1026,8 +1142,12 @@ def colour_pairs(desk, widget):
         yield from text_pairs(widget)
     elif kind == "Canvas":
         yield from canvas_pairs(widget, desk.window.look.images)
-    elif kind in ("TEntry", "TButton", "TCheckbutton"):
+    elif kind in ("TEntry", "TButton", "TMenubutton", "TCheckbutton"):
         yield from style_pairs(widget)
+    elif kind == "Menu":
+        for ink, ground in (("fg", "bg"), ("activeforeground", "activebackground"),
+                            ("selectcolor", "bg")):
+            yield str(widget.cget(ink)), str(widget.cget(ground))
     for child in widget.winfo_children():
         yield from colour_pairs(desk, child)
 
