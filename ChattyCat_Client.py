@@ -663,7 +663,7 @@ class Connection:
                 return self.events.put((kind, data), timeout=1)
 
     def tell(self, state, text, **more):
-        LOG.info("%s: %s", state, text)
+        LOG.info("%s: %r", state, text)     # %r: no newline of a server's makes a line
         self.put("status", dict(state=state, text=text, **more))
 
     def run(self):
@@ -884,12 +884,15 @@ class Conversation:
         self.draft = ""                 # typed and not sent yet
         self.gone_at = None             # when to go back to everyone, see tick()
 
-    def settle(self, line):
-        """Move a line of ours, whose receipt has come, to where the others have it.
+    def settle(self, line, receipt):
+        """Show a line of ours, whose receipt has come, as all the others have it: with
+        the server's clock and colour, and where they have it.
 
         It has the newest id of all, so that is the end. What others said while it was
         on its way stands above it then, on every screen.
         """
+        line.author, line.color = receipt.author, receipt.color
+        line.time = receipt.time
         if self.lines[-1] is not line:
             with contextlib.suppress(ValueError):   # so old that it is forgotten
                 self.lines.remove(line)
@@ -899,8 +902,9 @@ class Conversation:
 class ChatLog:
     """The chat in text files, one for each conversation and day. Only if asked for.
 
-    In "2026-11-21 Everyone (Minou).txt": the day, with whom, and who we are, since two
-    windows may write into one folder. A line of it, and a message of two lines:
+    In "2026-11-21 # Everyone (Minou).txt": the day, with whom (the # because somebody
+    may call himself Everyone), and who we are, since two windows may write into one
+    folder. A line of it, and a message of two lines:
 
         2026-11-21 17:01:02  Tigrou: Hello everyone!
         2026-11-21 17:01:09  Félix: It goes on
@@ -924,7 +928,7 @@ class ChatLog:
         """
         if not self.on:
             return ""
-        name = f"{line.time:%Y-%m-%d} {conversation.name or 'Everyone'} ({me}).txt"
+        name = f"{line.time:%Y-%m-%d} {conversation.name or '# Everyone'} ({me}).txt"
         author = f"{line.author}: " if line.author else "* "
         # Further lines are indented: no text can look like a line of somebody else.
         text = (author + line.text).replace("\n", "\n    ")
@@ -1124,9 +1128,11 @@ class Conversations(Notebook):
         # In another history ids began anew. One that a power cut took its newest lines
         # from will give their ids again.
         self.last_id = min(self.last_id, last_id) if history == self.history else 0
+        # The newest lines are older than we are. But what was said while we were away
+        # is written into the chat log; and all that is said in another history.
+        self.logged = (last_id if not again else
+                       min(self.logged, last_id) if history == self.history else 0)
         self.session, self.history = session, history
-        if not resumed:                 # the newest lines are older than we are
-            self.logged = last_id
         if again:
             self.happened("Connected again." if resumed else "Connected again, but the "
                           "server remembers nothing of you. What was said meanwhile "
@@ -1161,7 +1167,7 @@ class Conversations(Notebook):
                 self.change(conversation, line, "unknown")
         if unknown:
             self.note(f"It is not known whether {unknown} of your lines arrived. "
-                      "/again sends what stands in grey once more.")
+                      "/again sends them once more.")
 
     def transmit(self, conversation, line):
         """Send a line of ours; it stays in `unconfirmed` until its receipt comes."""
@@ -1223,10 +1229,11 @@ class Conversations(Notebook):
         to, ref = (field(message, name, default="") for name in ("to", "ref"))
         new, self.last_id = number > self.last_id, max(number, self.last_id)
         mine = name_key(line.author) == name_key(self.me or "")
-        if mine and ref in self.unconfirmed:
-            conversation, waiting = self.unconfirmed.pop(ref)
-            waiting.time = line.time    # the server's clock, as everybody sees it
-            conversation.settle(waiting)
+        conversation, waiting = self.unconfirmed.get(ref, (None, line))
+        # (We may have sent it under another name, and that was taken meanwhile.)
+        if waiting is not line and (mine or line.author == waiting.author):
+            del self.unconfirmed[ref]
+            conversation.settle(waiting, line)
             self.change(conversation, waiting, "")
         elif new:                       # else we have it from before the break
             # A private line belongs to the conversation with the other one of the two.
@@ -1356,12 +1363,13 @@ class Chat(Conversations):
         _, color = self.people.get(name_key(self.me), ("", 0))
         line = Line("chat", text, self.me, color, ref=ref,
                     state="waiting" if online else "kept")
+        first = not any(other.state == "kept" for other in conversation.lines)
         self.unconfirmed[ref] = (conversation, line)
         self.add(conversation, line)
         if online:
             self.transmit(conversation, line)
-        else:                           # send_again() takes it from here
-            self.note("You are not connected; it will be sent when you are back.",
+        elif first:                     # send_again() takes it from here
+            self.note("What you type now is sent when you are back.",
                       where=conversation)
         return True
 
@@ -1388,10 +1396,12 @@ class Chat(Conversations):
         if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
             self.start_afresh()
             self.show(self.everyone)
-        # With the session of before, if any: then we get what was said meanwhile.
-        self.connection = Connection(host, port, name, self.session, self.last_id)
-        # At once, and not only when the thread says so: until then "offline" would
-        # stand here, and what is typed meanwhile would be refused.
+        # With the session of before, if any: so we get what was said meanwhile, and
+        # not all that was ever said.
+        self.connection = Connection(host, port, name, self.session,
+                                     max(self.last_id, self.logged - 50))
+        # At once, and not when the thread says so: until then "offline" would stand
+        # here, and what is typed meanwhile would be refused.
         self.status = {"state": "connecting", "text": ""}
 
     def hang_up(self):
@@ -1408,9 +1418,8 @@ class Chat(Conversations):
     def leave(self):
         """Say bye at the end of the program, and give it half a second to go out.
 
-        The threads are daemons, so the end of the program ends them wherever they are;
-        without the pause that could be before the bye was sent, and the others would
-        read that we were lost.
+        The threads are daemons: the end of the program ends them wherever they are, and
+        that could be before the bye was sent. Then the others read that we were lost.
         """
         self.hang_up()
         if self.before is not None:
@@ -2190,7 +2199,7 @@ class Messages:
             last = None
         if line.kind in ("system", "error"):
             # \u00a0: a space where no line is broken, so that no clock stands alone.
-            return out + [f"{line.text}\u00a0· {clock}\n", (line.kind,)]
+            return out + [f"{line.text}\u00a0·\u00a0{clock}\n", (line.kind,)]
         # Who goes on talking needs no new header; after five minutes the time does.
         same = (last is not None
                 and (last.kind, last.author) == (line.kind, line.author)
@@ -2309,7 +2318,7 @@ class Header:
         # tearoff: a dashed line by which menus could be torn off, thirty years ago.
         # A menu is no ttk widget, so it has to be told its colours.
         self.menu = menu = tk.Menu(
-            button, tearoff=False, font=look.fonts["label"], bg=look["surface"],
+            button, tearoff=False, font=look.fonts["label"], bg=look["window"],
             fg=look["text"], activebackground=look["selected"], relief="flat",
             activeforeground=look["text"], selectcolor=look["text"],
             postcommand=lambda: logging_on.set(chat.log.on))
@@ -2329,7 +2338,9 @@ class Header:
         """Show the current conversation's title, and the banner if there is trouble."""
         chat, name = self.chat, self.chat.current.name
         self.title.config(text="# Everyone" if name is None else name)
-        where = f"{chat.count} online"  # short: beside the buttons there is little room
+        # Short: beside the buttons there is little room.
+        online = chat.status["state"] == "online"
+        where = f"{chat.count} online" if online else "not connected"
         if name is not None:
             away = "" if name_key(name) in chat.people else " · offline"
             where = f"Private · only you two{away}"
@@ -2720,9 +2731,9 @@ class PlainLines:
         state = self.chat.status["state"]
         if state == "online" and not (self.chat.unconfirmed or self.chat.list_wanted):
             self.over = 0
-        elif state in ("offline", "waiting", "choose_name") \
-                or time.monotonic() > self.give_up:
-            self.over = 1
+        elif state in ("offline", "choose_name") or time.monotonic() > self.give_up \
+                or (state == "waiting" and self.chat.me is None):
+            self.over = 1               # (who was in before waits to come back)
 
     def connect(self, name):
         """Log in under this name, or ask for a better one.
