@@ -757,8 +757,8 @@ class Connection:
             self.was_online, self.attempt = True, 0
             self.session = str(message.get("session", ""))
             last_id = last_id if type(last_id) is int else 0
-            # Somebody new gets the newest 50; if it breaks before they have come, we
-            # ask for about these, and not for a million. And one that comes back may
+            # Somebody new gets the newest 50 or so (--recent). If it breaks before they
+            # have come, we ask for these, and not for a million. And who comes back may
             # find less than before: the ids that a power cut took are given again.
             self.since = (min(self.since, last_id) if message.get("resumed") is True
                           else max(0, last_id - 50))
@@ -826,7 +826,7 @@ def connect_sentence(problem, host, port):
 #     typed while we are cut off   kept --we are back--> waiting --receipt--> ""
 #     the server refuses it        waiting --error--> failed
 #     the server has forgotten us  waiting --a welcome that says so--> unknown
-#     … and the user wants it      unknown --/again--> waiting --receipt--> ""
+#     … and the user wants it      failed or unknown --/again--> waiting --receipt--> ""
 #
 # A break in between changes nothing: what waits is sent again, with the same ref, until
 # its receipt is here. The server keeps one line for one ref, so nobody reads it twice.
@@ -897,6 +897,13 @@ class Conversation:
             with contextlib.suppress(ValueError):   # so old that it is forgotten
                 self.lines.remove(line)
             self.lines.append(line)
+
+
+def read_person(item, key="name"):
+    """Return (name, color) of somebody as the server describes them."""
+    if not isinstance(item, dict):
+        raise WireError("bad_message", "A person must be an object.")
+    return clean_name(field(item, key)), field(item, "color", int) % COLORS
 
 
 class ChatLog:
@@ -986,7 +993,21 @@ class Notebook:
 
     def __init__(self, face, log):
         self.face, self.log = face, log
+        # How the connection is; see Connection for the states. Two more are ours: a
+        # name that was taken makes it "choose_name", and without any it is "offline".
+        self.status = {"state": "offline", "text": ""}
         self.start_afresh()
+
+    def trying(self) -> bool:
+        """Whether we are on the way in, or waiting for a server to come (back)."""
+        return self.status["state"] in ("connecting", "greeting", "waiting")
+
+    def countdown(self) -> str:
+        """Return when the next attempt comes, as a sentence, or nothing."""
+        if self.status["state"] != "waiting":
+            return ""
+        left = max(0, round(self.status["until"] - time.monotonic()))
+        return f" Trying again in {left} s (attempt {self.status['attempt']})."
 
     def start_afresh(self):
         """Forget everything about the last server: another one is another room."""
@@ -1063,7 +1084,6 @@ class Conversations(Notebook):
         self.connection = None
         self.before = None              # the thread of the connection before this one
         self.local_server = LocalServer()
-        self.status = {"state": "offline", "text": ""}
         self.login = login = LastLogin().load()
         if options.host:                # another computer: its port is another, too
             login.host, login.port = options.host, PORT
@@ -1080,6 +1100,7 @@ class Conversations(Notebook):
         # The secret by which the server knows us again; the newest id that we have
         # shown, and the history in which it counts.
         self.session, self.last_id, self.history = "", 0, ""
+        self.lost = {}                  # name_key -> (name, color): lost a moment ago
         self.logged = 0                 # up to this id nothing goes into the chat log
         self.list_wanted = False        # a /list is not answered yet
         self.slow = False               # whether a receipt is long overdue
@@ -1121,7 +1142,7 @@ class Conversations(Notebook):
         name, history = clean_name(field(message, "name")), field(message, "history")
         session, last_id = field(message, "session"), field(message, "last_id", int)
         resumed, gap = (field(message, key, bool) for key in ("resumed", "gap"))
-        before = set(self.people)
+        before = self.people
         self.take_people(message)
         # Nothing was wrong with it, so from here on it counts.
         self.me, self.server = name, (self.connection.host, self.connection.port)
@@ -1140,9 +1161,11 @@ class Conversations(Notebook):
         if gap:
             self.happened("More was said meanwhile than the server keeps; some of it "
                           "is missing here.")
-        for key in before.difference(self.people).intersection(self.conversations):
-            # Nobody has told us that they left; they may be on the way back as well.
-            self.conversations[key].gone_at = time.monotonic() + AWAY_SECONDS
+        # Of these nobody has told us that they left; they may be on the way back too.
+        for key in set(before).difference(self.people):
+            self.lost[key] = before[key]
+            if key in self.conversations:
+                self.conversations[key].gone_at = time.monotonic() + AWAY_SECONDS
         if self.remember:
             self.login.save(*self.server, self.me)
             if self.login.trouble:
@@ -1189,14 +1212,14 @@ class Conversations(Notebook):
 
     def take_people(self, message):
         """Keep who is here; a list with a mistake in it leaves the old one standing."""
-        people = [self.person(item) for item in field(message, "people", list)]
+        people = [read_person(item) for item in field(message, "people", list)]
         self.people = {name_key(name): (name, color) for name, color in people}
         self.count = field(message, "count", int)
         self.face.people_changed()
 
     def on_joined(self, message):
         """Somebody has come. Never ourselves: the server tells only the others."""
-        name, color = self.person(message)
+        name, color = read_person(message)
         self.people[name_key(name)] = (name, color)
         self.count += 1
         self.note_about(name, f"{name} joined", None)
@@ -1204,7 +1227,9 @@ class Conversations(Notebook):
     def on_left(self, message):
         """Somebody has gone, in whatever way."""
         name, reason = clean_name(field(message, "name")), field(message, "reason")
-        self.people.pop(name_key(name), None)
+        person = self.people.pop(name_key(name), (name, 0))
+        if reason in ("lost", "too_slow"):
+            self.lost[name_key(name)] = person
         self.count -= 1
         how = {"lost": "lost the connection", "kicked": "was kicked",
                "too_slow": "read too slowly"}.get(reason, "left")
@@ -1225,7 +1250,7 @@ class Conversations(Notebook):
         """A line for everybody or for us; our own comes too, and is the receipt."""
         number = field(message, "id", int)
         line = Line("chat", clean(field(message, "text")),
-                    *self.person(message, "from"), local_time(field(message, "time")))
+                    *read_person(message, "from"), local_time(field(message, "time")))
         to, ref = (field(message, name, default="") for name in ("to", "ref"))
         new, self.last_id = number > self.last_id, max(number, self.last_id)
         mine = name_key(line.author) == name_key(self.me or "")
@@ -1266,13 +1291,6 @@ class Conversations(Notebook):
         else:                           # our hello was refused, and will be again
             self.hang_up()
             self.take_status({"state": "offline", "text": text})
-
-    @staticmethod
-    def person(item, key="name"):
-        """Return (name, color) of somebody as the server describes them."""
-        if not isinstance(item, dict):
-            raise WireError("bad_message", "A person must be an object.")
-        return clean_name(field(item, key)), field(item, "color", int) % COLORS
 
     def tick(self):
         """Once a second: leave conversations whose other side has gone.
@@ -1389,20 +1407,23 @@ class Chat(Conversations):
             self.connection.hello(name)     # another try on the same connection
             self.take_status({"state": "greeting", "text": f"Asking for “{name}” …"})
             return
-        if self.connection is not None:
-            self.command_disconnect("")
+        self.hang_up()
+        # At once, and not when the thread says so: what is typed meanwhile is kept.
+        self.take_status({"state": "connecting",
+                          "text": f"Connecting to {host}:{port} …"})
         # Another server is another room; another name is another person, who need not
         # see what was said to the last one.
         if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
+            lost, was = len(self.unconfirmed), self.me
             self.start_afresh()
             self.show(self.everyone)
+            if lost:
+                self.note(f"{lost} of your lines as {was} have not arrived, as far as "
+                          "is known.", "error")
         # With the session of before, if any: so we get what was said meanwhile, and
         # not all that was ever said.
         self.connection = Connection(host, port, name, self.session,
                                      max(self.last_id, self.logged - 50))
-        # At once, and not when the thread says so: until then "offline" would stand
-        # here, and what is typed meanwhile would be refused.
-        self.status = {"state": "connecting", "text": ""}
 
     def hang_up(self):
         """Leave the connection we have, if any; whatever still comes is not for us.
@@ -1421,23 +1442,16 @@ class Chat(Conversations):
         The threads are daemons: the end of the program ends them wherever they are, and
         that could be before the bye was sent. Then the others read that we were lost.
         """
+        for conversation, line in self.unconfirmed.values():
+            # Its receipt cannot come any more, so it is written as what it is.
+            self.write_log(conversation, dataclasses.replace(
+                line, text=line.text + "  (no receipt)"))
         self.hang_up()
         if self.before is not None:
             self.before.join(0.5)
         self.local_server.stop()
 
     # --- while there is no server
-
-    def trying(self) -> bool:
-        """Whether we are on the way in, or waiting for a server to come (back)."""
-        return self.status["state"] in ("connecting", "greeting", "waiting")
-
-    def countdown(self) -> str:
-        """Return when the next attempt comes, as a sentence, or nothing."""
-        if self.status["state"] != "waiting":
-            return ""
-        left = max(0, round(self.status["until"] - time.monotonic()))
-        return f" Trying again in {left} s (attempt {self.status['attempt']})."
 
     def retry_now(self):
         """Do not wait for the countdown."""
@@ -1468,14 +1482,15 @@ class Chat(Conversations):
     # --- the commands
 
     def command_again(self, _):
-        """/again: send again what is not known to have arrived"""
+        """/again: send again what was refused, or is not known to have arrived"""
+        again = [(conversation, line) for conversation in self.conversations.values()
+                 for line in conversation.lines if line.state in ("unknown", "failed")]
         if self.status["state"] != "online":
             self.note("You are not connected.", "error")
-            return
-        for conversation in self.conversations.values():
-            for line in conversation.lines:
-                if line.state == "unknown":
-                    self.transmit(conversation, line)
+        elif not again:
+            self.note("There is nothing to send again.")
+        for conversation, line in again if self.status["state"] == "online" else ():
+            self.transmit(conversation, line)
 
     def command_connect(self, rest):
         """/connect [HOST [PORT]]: log in, here or at another server"""
@@ -1525,9 +1540,10 @@ class Chat(Conversations):
         self.list_wanted = True
         self.connection.send({"type": "list"})     # the answer comes to on_people()
 
-    def command_log(self, _):
-        """/log: start or stop to write the chat into files"""
-        self.log.on = not self.log.on
+    def command_log(self, folder):
+        """/log [FOLDER]: start to write the chat into files, or stop it"""
+        self.log.folder = os.path.expanduser(folder) or self.log.folder
+        self.log.on = bool(folder) or not self.log.on
         self.note(f"What is said is written into {self.log.folder} from now on."
                   if self.log.on else "The chat log is off.")
 
@@ -1539,10 +1555,11 @@ class Chat(Conversations):
         if not name:
             self.note("Say to whom: /msg NAME TEXT", "error")
             return False
-        if not (key in self.people or key in self.conversations):
+        # Who has left a moment ago may be on the way back: the server knows better.
+        if not (key in self.people or key in self.conversations or key in self.lost):
             self.note(f"Nobody called “{name}” is here; /list says who is.", "error")
             return False
-        conversation = self.conversation_with(name)
+        conversation = self.conversation_with(*self.lost.get(key, (name,)))
         if text.strip() and not self.say(text, conversation):
             return False
         self.show(conversation)         # where the line stands, and the answer will
@@ -2338,9 +2355,9 @@ class Header:
         """Show the current conversation's title, and the banner if there is trouble."""
         chat, name = self.chat, self.chat.current.name
         self.title.config(text="# Everyone" if name is None else name)
-        # Short: beside the buttons there is little room.
-        online = chat.status["state"] == "online"
-        where = f"{chat.count} online" if online else "not connected"
+        # Short: beside the buttons there is little room. And nothing while we are cut
+        # off: then nobody knows who is there.
+        where = f"{chat.count} online" if chat.status["state"] == "online" else ""
         if name is not None:
             away = "" if name_key(name) in chat.people else " · offline"
             where = f"Private · only you two{away}"
@@ -2460,6 +2477,7 @@ class Window:
         self.bind_keys()
         # Without this the close button would destroy the window under our feet.
         root.protocol("WM_DELETE_WINDOW", self.quit)
+        self.warned = False             # see quit()
         self.login.frame.pack(fill="both", expand=True)
         self.login.name.focus_set()
         self.status_changed()
@@ -2497,7 +2515,7 @@ class Window:
         more = True
         try:
             if self.quit_wanted:
-                self.quit()
+                self.close()
                 return
             more = self.chat.drain(200, 0.015)
             self.show_batch()
@@ -2603,7 +2621,21 @@ class Window:
         self.quit_wanted = True         # a signal came; the next drain() sees it
 
     def quit(self):
-        """Close: stop the timers, say bye, take the window down."""
+        """Close; but not at the first time, if lines would be lost that wait for us to
+        be back. No box that asks: who is in a hurry just closes it once more."""
+        kept = [line for _, line in self.chat.unconfirmed.values()
+                if line.state == "kept"]
+        if kept and not self.warned:
+            self.warned = True
+            text = (f"{len(kept)} of your lines are not sent yet. Close the window "
+                    "once more, and they are lost.")
+            self.chat.note(text, "error")
+            self.login.say(text, "danger")      # one of the two is to be seen
+        else:
+            self.close()
+
+    def close(self):
+        """Stop the timers, say bye, take the window down."""
         root, self.root = self.root, None
         if root is None:                # a second click, while the first one works
             return
@@ -2674,6 +2706,11 @@ class PlainLines:
             # 50 looks a second: for a person as good as at once, and next to nothing
             # for a processor.
             time.sleep(0.02)
+        # Who went at once must know what did not, and a script finds it in the output.
+        # "As far as is known": of those whose receipt was lost nobody can tell.
+        lost = len(self.held) + len(self.chat.unconfirmed)
+        if lost:
+            self.print(f"* {lost} of your lines have not arrived, as far as is known.")
         self.chat.leave()               # the bye; whoever pipes to us has no window
         return self.over
 
@@ -2691,36 +2728,39 @@ class PlainLines:
         What comes before we are in is kept: a pipe has written all its lines before
         the first packet is back, and they must not be lost.
         """
-        while not self.typed.empty():
+        # One at a time: the first may be /connect, or the connection be lost, and then
+        # the others must not be thrown after it. And not more than 500 without their
+        # receipts: of those that have to be sent again, the server knows 1,000.
+        while (self.held and not self.asking and not self.chat.trying()
+               and len(self.chat.unconfirmed) < 500 and self.over is None):
+            self.chat.typed(self.held.popleft())
+        while not self.typed.empty() and self.over is None:
             text = self.typed.get()
             if text is None:
                 self.input_over = True
                 self.give_up = time.monotonic() + 30    # on a server that hangs
+            elif self.asking and not text.startswith("/"):
+                self.asking = False
+                self.connect(text.strip() or self.default)
             elif self.is_urgent(text):
                 self.chat.typed(text)
             else:
                 self.held.append(text)
-        # One at a time: the first may be /connect, or the connection be lost, and then
-        # the others must not be thrown after it.
-        while self.held and self.over is None and (self.asking or
-                                                   not self.chat.trying()):
-            text = self.held.popleft()
-            if self.asking and not text.startswith("/"):
-                self.asking = False
-                self.connect(text.strip() or self.default)
-            else:
-                self.chat.typed(text)
         if self.input_over and self.over is None:
             self.end_of_input()
 
     def is_urgent(self, text) -> bool:
         """Whether a line must not wait until we are in: whoever types /quit means now.
 
-        But from a pipe /quit has its turn: obeyed at once, it would leave before what
-        stands above it was ever said.
+        And who was in before is in a conversation: there each line has its place, also
+        while we are cut off. Held until later it would go to whom one writes then.
+
+        But from a pipe each line has its turn. /quit, obeyed at once, would leave
+        before what stands above it was ever said.
         """
-        return self.is_person and self.chat.trying() and (
-            text.startswith("/") or text.strip().lower() in ("connect", "exit"))
+        return self.is_person and (
+            self.chat.me is not None and not self.held or text.startswith("/")
+            or text.strip().lower() in ("connect", "exit"))
 
     def end_of_input(self):
         """Nothing more will be typed: go when all has arrived, or when it never will.
@@ -2729,7 +2769,8 @@ class PlainLines:
         would be wrong: the last line may still lie in the outbox.
         """
         state = self.chat.status["state"]
-        if state == "online" and not (self.chat.unconfirmed or self.chat.list_wanted):
+        waits = self.held or self.chat.unconfirmed or self.chat.list_wanted
+        if state == "online" and not waits:
             self.over = 0
         elif state in ("offline", "choose_name") or time.monotonic() > self.give_up \
                 or (state == "waiting" and self.chat.me is None):
@@ -2797,8 +2838,11 @@ class PlainLines:
         """A receipt: our line stands where everybody has it, among the others'."""
         if not line.state:
             self.line_added(conversation, line)
+            self.give_up = max(self.give_up, time.monotonic() + 30)     # it goes on
         elif line.state == "unknown":
             self.print(f"* Not known whether it arrived: {line.text}")
+        elif line.state == "failed":
+            self.print(f"* Not sent: {line.text}")
 
     def status_changed(self):
         """Say what happened to the connection; of many attempts only the first.

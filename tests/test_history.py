@@ -584,8 +584,8 @@ def test_a_full_disk_ends_the_server_and_nothing_is_lost(path, serve, join):
         seen = talk_until_the_end(people[0], people[1:])
         assert server.process.wait(10) == 1
     assert len(seen) > 20
-    sentences = [line for line in server.lines if str(path) in line]
-    assert len(sentences) == 1 and "history" in sentences[0], server.lines
+    sentences = [line for line in server.lines if "cannot be used" in line]
+    assert len(sentences) == 1 and str(path) in sentences[0], server.lines
     server = serve("--recent", "10000")
     minou = come_back(join, server, people[0].welcome, since=0)
     kept = chats(minou, 1 + len(seen))

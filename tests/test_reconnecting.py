@@ -492,7 +492,9 @@ def test_somebody_else_gets_nothing_of_the_old_session(client, odd):
     minou.connect(odd, "Garfield", wait=None)
     assert odd.accept().read() == {"type": "hello", "name": "Garfield", "version": 1}
     assert list(minou.chat.conversations) == [None]
-    assert list(minou.chat.everyone.lines) == [] and minou.chat.unconfirmed == {}
+    [line] = minou.chat.everyone.lines      # nothing is lost without a word
+    assert line.text.startswith("1 of your lines as Minou") and line.kind == "error"
+    assert minou.chat.unconfirmed == {}
     odd.accepted[-1].send({**WELCOME, "name": "Garfield"}, chat(5, "public"))
     minou.until_line("public")
     assert said(minou.chat.everyone) == ["public"]
