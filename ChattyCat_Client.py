@@ -595,13 +595,12 @@ class Connection:
         # A Queue hands things from thread to thread, in order. This one is bounded:
         # put() waits while it is full. A SimpleQueue is not, so it never waits.
         self.events = queue.Queue(EVENTS)
-        self.outbox = queue.SimpleQueue()
+        self.outbox = self.next_outbox = queue.SimpleQueue()
         # An Event is a flag that a thread can wait for. Here: cut the pause short.
         self.wake = threading.Event()
         self.closing = False            # the user does not want it any more
         self.sock = self.limit = None   # see close()
-        self.was_online = False
-        self.attempt, self.goodbye = 0, None    # the server's last message
+        self.was_online, self.attempt, self.goodbye = False, 0, None
         # The main thread neither connects nor reads nor sends: each can take long, and
         # the window would stand still. daemon=True: such a thread does not keep the
         # program alive when the window closes.
@@ -633,7 +632,7 @@ class Connection:
     def hello(self, name: str):
         """Try another name on the same connection: the first one was taken."""
         self.name = name
-        self.send(self.greeting())
+        self.next_outbox.put(encode(self.greeting()))
 
     def greeting(self) -> dict:
         """Return our hello; with a session the server knows us again by it."""
@@ -653,6 +652,7 @@ class Connection:
         self.limit = threading.Timer(2, cut, (self.sock,))
         self.limit.daemon = True
         self.limit.start()
+        self.outbox = self.next_outbox
         self.send({"type": "bye"})
         self.outbox.put(None)
 
@@ -712,11 +712,11 @@ class Connection:
             sock.settimeout(None)       # from here on recv() may wait for ever
             tune(sock)
             self.sock = sock            # for close()
-            # A new outbox, with our hello in it before anybody else can reach it. What
-            # the old one did not send is not lost: without a receipt it comes again.
-            outbox = queue.SimpleQueue()
+            # A new outbox. send() uses it from the welcome on. What it leaves in the
+            # old one until then goes nowhere, but comes again, for lack of a receipt:
+            # here it would overtake what was said before it.
+            outbox = self.next_outbox = queue.SimpleQueue()
             outbox.put(encode(self.greeting()))
-            self.outbox = outbox
             if self.closing:            # close() came while we were connecting
                 return
             self.tell("greeting", f"Connected to {self.host}:{self.port}; "
@@ -754,7 +754,7 @@ class Connection:
         if message["type"] == "goodbye":
             self.goodbye = message
         elif message["type"] == "welcome":
-            self.was_online, self.attempt = True, 0
+            self.was_online, self.attempt, self.outbox = True, 0, self.next_outbox
             self.session = str(message.get("session", ""))
             last_id = last_id if type(last_id) is int else 0
             # Somebody new gets the newest 50 or so (--recent). If it breaks before they
@@ -2463,6 +2463,7 @@ class Window:
         self.settled = {}               # conversation -> lines whose receipt has come
         self.changed = False            # people or unread marks are not yet on it
         self.quit_wanted = False        # set by a signal
+        self.warned = False             # see quit()
         root.iconphoto(True, look.logo)
         self.login = LoginCard(root, look, chat)
         # The room: people on the left; header, banner, messages, composer on the right.
@@ -2477,7 +2478,6 @@ class Window:
         self.bind_keys()
         # Without this the close button would destroy the window under our feet.
         root.protocol("WM_DELETE_WINDOW", self.quit)
-        self.warned = False             # see quit()
         self.login.frame.pack(fill="both", expand=True)
         self.login.name.focus_set()
         self.status_changed()
@@ -2567,6 +2567,7 @@ class Window:
     def status_changed(self):
         """Show the login card or the room, and how the connection is."""
         state = self.chat.status["state"]
+        self.warned = self.warned and state != "online"
         # Who was in once stays in the room while we reconnect: there is much to read.
         inside = self.chat.me is not None and state not in ("offline", "choose_name")
         if inside != bool(self.room.winfo_manager()):
@@ -2681,6 +2682,7 @@ class PlainLines:
         self.is_person = sys.stdin is not None and sys.stdin.isatty()
         self.input_over = False             # Ctrl+D, or the end of the pipe…
         self.give_up = math.inf             # …and how long to wait for a receipt then
+        self.refused = False                # whether a line of ours was
         self.over = None                    # the exit status, at the end
         if self.chat.login.trouble:
             self.print(f"* {self.chat.login.trouble}")
@@ -2706,13 +2708,19 @@ class PlainLines:
             # 50 looks a second: for a person as good as at once, and next to nothing
             # for a processor.
             time.sleep(0.02)
-        # Who went at once must know what did not, and a script finds it in the output.
+        self.leave()
+        return self.over
+
+    def leave(self):
+        """Say what has not arrived, and bye. At Ctrl+C too.
+
+        Who goes at once must know what did not, and a script finds it in the output.
+        """
         # "As far as is known": of those whose receipt was lost nobody can tell.
         lost = len(self.held) + len(self.chat.unconfirmed)
         if lost:
             self.print(f"* {lost} of your lines have not arrived, as far as is known.")
-        self.chat.leave()               # the bye; whoever pipes to us has no window
-        return self.over
+        self.chat.leave()
 
     def read(self):
         """The keyboard's thread. It only hands over what was typed."""
@@ -2733,7 +2741,11 @@ class PlainLines:
         # receipts: of those that have to be sent again, the server knows 1,000.
         while (self.held and not self.asking and not self.chat.trying()
                and len(self.chat.unconfirmed) < 500 and self.over is None):
-            self.chat.typed(self.held.popleft())
+            # A pipe says /quit when all is said; when it has arrived is not its matter.
+            if self.held[0].strip() in ("/quit", "/exit") and self.chat.unconfirmed:
+                break
+            if not self.chat.typed(self.held.popleft()):
+                self.refused = True
         while not self.typed.empty() and self.over is None:
             text = self.typed.get()
             if text is None:
@@ -2758,8 +2770,9 @@ class PlainLines:
         But from a pipe each line has its turn. /quit, obeyed at once, would leave
         before what stands above it was ever said.
         """
+        there = self.chat.me is not None and len(self.chat.unconfirmed) < 500
         return self.is_person and (
-            self.chat.me is not None and not self.held or text.startswith("/")
+            there and not self.held or text.startswith("/")
             or text.strip().lower() in ("connect", "exit"))
 
     def end_of_input(self):
@@ -2771,7 +2784,7 @@ class PlainLines:
         state = self.chat.status["state"]
         waits = self.held or self.chat.unconfirmed or self.chat.list_wanted
         if state == "online" and not waits:
-            self.over = 0
+            self.over = 1 if self.refused else 0
         elif state in ("offline", "choose_name") or time.monotonic() > self.give_up \
                 or (state == "waiting" and self.chat.me is None):
             self.over = 1               # (who was in before waits to come back)
@@ -2842,6 +2855,7 @@ class PlainLines:
         elif line.state == "unknown":
             self.print(f"* Not known whether it arrived: {line.text}")
         elif line.state == "failed":
+            self.refused = True
             self.print(f"* Not sent: {line.text}")
 
     def status_changed(self):
@@ -2850,11 +2864,14 @@ class PlainLines:
         A line for each would push everything else out of the terminal overnight.
         """
         status = self.chat.status
+        # Whatever has happened, a question for the name is over by it. Else the next
+        # line, typed for everybody, would be taken for a name.
+        self.asking = False
         if status["state"] == "online":
             self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
                        "/help lists the commands.")
         elif status["state"] == "choose_name":
-            if self.is_person or not (self.held or self.input_over):
+            if self.is_person or not (self.held or self.input_over or self.chat.me):
                 self.ask_name(status["text"])
             else:
                 # What a pipe has written already is something to say, and no name.
@@ -2991,7 +3008,7 @@ def main(chat_class=Chat):
         except KeyboardInterrupt:
             # Ctrl+C, the way out that everybody knows. Without the bye the server would
             # take us for lost, and keep our name for a minute.
-            face.chat.leave()
+            face.leave()
             return 0
     # The same for what Tk calls: it would print the mistake and go on.
     root.report_callback_exception = report_mistake

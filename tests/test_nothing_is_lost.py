@@ -146,6 +146,8 @@ class World:
         to = {text: to for plan in self.plans.values() for to, text in plan}
         assert sorted(in_order) == sorted(to)                   # nothing is missing
         for cat in self.cats:
+            mine = [text for text in in_order if text.startswith(cat.me + " ")]
+            assert mine == [text for _, text in cat.sent]       # as it was typed
             shown = cat.texts()
             assert shown.pop(None) == [text for text in in_order if to[text] is None]
             for other, texts in shown.items():
