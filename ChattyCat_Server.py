@@ -1676,8 +1676,9 @@ class ChatServer(MessageHandlers):
         # recv() most of the time; waiting for them could last for ever.
         postman = threading.Thread(target=self.postman.run, name="postman", daemon=True)
         postman.start()
-        # accept() looks up four times a second. On Windows Ctrl+C cannot wake it.
-        self.listener.settimeout(0.25)
+        # accept() looks up 20 times a second: Ctrl+C cannot wake it (on Windows not at
+        # all, elsewhere Python goes on waiting when our handler has run).
+        self.listener.settimeout(0.05)
         while not self.stopping:
             try:
                 self.welcome(*self.listener.accept())

@@ -279,16 +279,28 @@ def first_to_speak(people, limit):
     return sockets[ready[0]]
 
 
-def test_too_many_strangers(start_server, join):
-    """Of more than 64 who say no hello, the oldest goes, once it has had 5 s."""
-    server = start_server("--rate", "0")
+@pytest.fixture
+def hasty_server():
+    """A server whose strangers have 0.5 s instead of 5."""
+    process = ServerProcess("--rate", "0")
+    process.command[1:2] = ["-c", (
+        f"import sys; sys.path.insert(0, {str(SERVER.parent)!r}); "
+        "import ChattyCat_Server as script; script.STRANGER_SECONDS = 0.5; "
+        "sys.exit(script.main())")]
+    with process as server:
+        yield server
+
+
+def test_too_many_strangers(hasty_server, join):
+    """Of more than 64 who say no hello, the oldest goes, once it has had its time."""
+    server = hasty_server
     minou = join("Minou", server)       # older than all of them, but no stranger
     begin = time.monotonic()
     strangers = [join(to=server) for _ in range(66)]
     for place in (0, 1):
         person = first_to_speak(strangers[place:], 12)
         assert person is strangers[place]
-        assert 5 <= time.monotonic() - begin < 12
+        assert 0.5 <= time.monotonic() - begin < 12
         assert person.expect("goodbye", reason="hello_timeout")["text"]
         assert person.until_closed() == []
     # 64 are as many as may be; each of them is still welcome.
