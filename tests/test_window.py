@@ -611,6 +611,7 @@ def test_a_line_and_how_it_looks(minou, join):
     minou.until(lambda: "And another" in minou.shown())
     assert minou.shown().count("●\tTigrou") == 1, "a second header within five minutes"
     minou.say("Hello!")
+    minou.arrived("Hello!")     # or it would move behind what he says meanwhile
     tigrou.say("Bye")
     minou.until(lambda: "Bye" in minou.shown())
     assert minou.shown().count("●\tTigrou") == 2
