@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -18,10 +19,10 @@ VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
 
 
 def main():
-    python = python_with_pytest()
+    pytest = [python_with_pytest(), "-m", "pytest", *sys.argv[1:]]
     screen = start_screen()
     try:
-        return run([python, "-m", "pytest", *sys.argv[1:]])
+        return run([pytest + part for part in parts()])
     finally:
         for process in reversed(screen):  # the window manager before its screen
             process.terminate()
@@ -112,20 +113,55 @@ def start_screen():
     return [xvfb, openbox]
 
 
-def run(command):
-    """Run pytest to its end; its exit status is ours."""
+def parts():
+    """What to test: all that is asked for, or two halves that run side by side.
+
+    The tests mostly wait: for a process to start, for a connection to be lost. Two at
+    a time take little more than half as long (measured: @@A@@ s, and not @@B@@). Only where
+    everything is asked for: two reports of `-k wire` would be one too many.
+    """
+    files = sorted(path.name for path in (PROJECT / "tests").glob("test_*.py"))
+    if len(files) < 2 or not {"-q", "-v", "--long"}.issuperset(sys.argv[1:]):
+        return [[]]
+    # All windows in one half, the last: they would take the keyboard from each other.
+    middle = len(files) // 2
+    return [["-o", f"cache_dir=.pytest_cache/{name}", *(f"tests/{file}" for file in half)]
+            for name, half in (("first", files[:middle]), ("second", files[middle:]))]
+
+
+def run(commands):
+    """Run pytest to its end, or two side by side; return the exit status.
+
+    It is 0 only if all of them ended so.
+    """
     # A shell starts a job behind "&" with Ctrl+C ignored, and that would be inherited
     # by all programs that the tests start and stop. A handler is not inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    pytest = subprocess.Popen(command, cwd=PROJECT)
+    # What the second one prints is kept until the first one has ended.
+    with tempfile.TemporaryFile() as kept:
+        running = [subprocess.Popen(command, cwd=PROJECT, stdout=stdout, stderr=stdout)
+                   for command, stdout in zip(commands, (None, kept))]
+        end_together(running)
+        statuses = [pytest.wait() for pytest in running]
+        kept.seek(0)
+        shutil.copyfileobj(kept, sys.stdout.buffer)
+        sys.stdout.flush()
+    return next(filter(None, statuses), 0)
+
+
+def end_together(running):
+    """Pass on to all pytests how this one is ended."""
+    def terminate(*ignored):
+        for pytest in running:
+            pytest.terminate()
+
     # Ctrl+C reaches pytest too, which then prints how far it came: wait for that. (Not
     # SIG_IGN: set any earlier, pytest would inherit it and could not be stopped.)
     signal.signal(signal.SIGINT, lambda *ignored: None)
     # Ended from outside, or by a closed terminal: without this the screen would stay.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), lambda *ignored: pytest.terminate())
-    return pytest.wait()
+            signal.signal(getattr(signal, name), terminate)
 
 
 if __name__ == "__main__":

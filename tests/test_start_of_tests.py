@@ -80,6 +80,29 @@ def test_arguments_and_exit_status_are_passed_on(project):
     assert status == 4 and "unrecognized arguments: --no-such-option" in printed
 
 
+@pytest.mark.parametrize("bad", ["a", "b", None])
+def test_all_of_them_run_as_two_halves_side_by_side(project, bad):
+    """Each waits for the other, so one behind the other they would never end."""
+    (project.folder / "tests" / "test_sample.py").unlink()
+    for name, other in ("ab", "ba"):
+        project.write(f"tests/test_{name}.py", f"""
+import pathlib, time
+
+def test_{name}():
+    pathlib.Path("{name}").touch()
+    end = time.monotonic() + 30
+    while not pathlib.Path("{other}").exists():
+        assert time.monotonic() < end
+    assert {name != bad}
+""")
+    status, printed = project.run("-m", "tests", "-q")
+    assert status == (1 if bad else 0), printed
+    assert printed.count("1 passed") == (1 if bad else 2)
+    # Somebody who asks for certain tests gets one report.
+    status, printed = project.run("-m", "tests", "-q", "-k", "test_b", "--no-header")
+    assert printed.count("deselected") == 1
+
+
 def test_it_also_runs_as_a_folder_and_from_elsewhere(project, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     status, printed = project.run(project.folder / "tests", "-k", "good", cwd=elsewhere)
