@@ -126,6 +126,12 @@ class ServerProcess:
             self.process.send_signal(signal_number)
         return self.process.wait(limit)
 
+    def freeze(self):
+        """Let it stand still (until SIGCONT), as a computer that is overloaded."""
+        self.process.send_signal(signal.SIGSTOP)
+        # That is not instantaneous; the kernel says when it has happened.
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def kill(self):
         self.process.kill()
         self.process.wait(10)

@@ -218,7 +218,7 @@ def gone(studio, window, server):
     """Lines that fail, and lines that have no receipt yet."""
     window.type("/msg Duchesse Are you there?\n")
     settle(window.number)               # its answer has to come first
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     window.type("/msg Duchesse This one is still on its way.\n")
     studio.take(window, "private_failed_and_grey")
     server.process.send_signal(signal.SIGCONT)
@@ -254,7 +254,7 @@ def scene_connection_lost(studio):
     with ServerProcess() as server:
         with studio.client("--name", "Minou", "--port", server.port) as window:
             window.wait_for_title("ChattyCat — Minou")
-            server.process.send_signal(signal.SIGSTOP)
+            server.freeze()
             window.type("Does this arrive?\n")
             settle(window.number)
             server.kill()
@@ -297,7 +297,7 @@ def scene_no_memory(studio):
         window.wait_for_title("ChattyCat — Minou")
         window.type("This one has arrived.\n")
         settle(window.number)
-        first.process.send_signal(signal.SIGSTOP)
+        first.freeze()
         window.type("Does this arrive?\n")
         window.type("And this?\n")
         settle(window.number)

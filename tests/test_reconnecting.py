@@ -250,7 +250,7 @@ def test_a_server_without_memory(start_server, client, join):
     for text in ("one", "two"):
         minou.chat.typed(text)
     arrive(minou)
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     minou.chat.typed("Does this arrive?")
     lose(minou, server)
     minou.chat.typed("typed meanwhile")
@@ -426,7 +426,7 @@ def test_a_pipe_that_ends_while_we_are_cut_off(start_server, join, plain):
 def test_plain_lines_say_what_is_not_known(start_server, join, plain):
     server = start_server()
     minou = come_in(plain, server)
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     minou.type_line("Does this arrive?")
     minou.type_line("/help")            # answered here: so both have been read
     minou.wait_for("this list")

@@ -226,7 +226,7 @@ def until_now(person):
 @contextlib.contextmanager
 def stopped(server):
     """The server does nothing for a while, as if it were very busy."""
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     try:
         yield
     finally:
@@ -421,7 +421,7 @@ def test_a_line_whose_fate_is_not_known(open_window, start_server):
     server = start_server()
     desk = open_window("--port", server.port, "--name", "Minou")
     desk.until(desk.inside)
-    server.process.send_signal(signal.SIGSTOP)
+    server.freeze()
     desk.say("Does this arrive?")
     server.kill()
     desk.until(lambda: "was lost" in desk.shown() and desk.banner())
