@@ -100,7 +100,7 @@ def test_a_word_without_what_it_needs_is_a_sentence(start_server, join):
     for line in ("/say", "/say    ", "/say a\x07b", "/kick", "/kick  ", "/stats"):
         server.type_line(line)
     stats = server.wait_for_line("[Mm]essages").string
-    assert server.lines.index(stats) == before + 5
+    assert server.lines.index(stats) == before + 6      # the second line of /stats
     minou.silence()
 
 
@@ -172,7 +172,7 @@ def test_blank_lines_are_no_words(start_server):
     for line in ("", "   ", "\t", "/stats"):
         server.type_line(line)
     server.wait_for_line("[Mm]essages")
-    assert re.search("[Mm]essages", server.lines[greeting])
+    assert re.search("[Mm]essages", server.lines[greeting + 1])   # its second line
 
 
 def test_every_line_of_every_answer_has_a_stamp(start_server, join):

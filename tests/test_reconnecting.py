@@ -759,6 +759,7 @@ def test_nothing_is_written_twice_and_nothing_left_out(start_server, client, joi
     troubles = [line for line in logged(folder).splitlines() if line[0] == "*"]
     assert len(troubles) == 4 and troubles[1] == troubles[3] == "* Connected again."
     minou.chat.hang_up()
+    server.wait_for_line("Minou left")      # or the name would still be taken
     before = logged(folder)
     # The same person on another day: the newest 50 come again, and are no news.
     minou = client(server, words=words)

@@ -84,7 +84,7 @@ def deliver(room):
 
 def nothing_is_pending(room):
     batch, people = room.take()
-    return batch.empty and not (
+    return batch.time is None and not (
         batch.mail(people) or batch.parting or batch.rows)
 
 
