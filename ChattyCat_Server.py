@@ -2049,13 +2049,14 @@ class Console:
     def console_kick(self, name):
         """/kick NAME: throw somebody out; they may come back"""
         session = self.room.find(name)
+        # Looked at once: a moment later they may have left, and it would be None.
+        person = session and session.person
         if not name:
             return "Say whom: /kick NAME"
-        if session is None or session.person is None:
+        if person is None:
             return f"Nobody called “{name}” is here; /who lists everybody."
-        self.server.part(session.person, "kicked",
-                         "The operator has asked you to leave.")
-        return f"{session.name} was kicked."
+        self.server.part(person, "kicked", "The operator has asked you to leave.")
+        return f"{person.name} was kicked."
 
     def console_ban(self, name):
         """/ban NAME: throw out for good; nobody new gets in from their address
@@ -2065,14 +2066,15 @@ class Console:
         """
         if not name:
             return "Say whom: /ban NAME"
-        server, session = self.server, self.room.find(name)
-        server.banned_names.add(name_key(name))
-        if session is None or session.person is None:
+        session = self.room.find(name)
+        person = session and session.person
+        self.server.banned_names.add(name_key(name))
+        if person is None:
             return f"Nobody called “{name}” is here, and nobody of that name gets in."
-        server.banned_addresses.add(session.person.ip)
-        server.part(session.person, "banned", "The operator has banned you.")
-        return (f"{session.name} was thrown out. Until the server ends nobody of that "
-                f"name gets in, and nobody new from {session.person.ip}.")
+        self.server.banned_addresses.add(person.ip)
+        self.server.part(person, "banned", "The operator has banned you.")
+        return (f"{person.name} was thrown out. Until the server ends nobody of that "
+                f"name gets in, and nobody new from {person.ip}.")
 
     def console_mute(self, words):
         """/mute NAME [SECONDS]: they can read, not write; 0 SECONDS ends it

@@ -164,7 +164,7 @@ class ServerProcess:
 class Person:
     """Somebody with a socket. With a name: has said hello and read the welcome."""
 
-    def __init__(self, server, name=None, receive_buffer=None, limit=5):
+    def __init__(self, server, name=None, receive_buffer=None, limit=5, from_ip=None):
         self.name = name or "somebody without a name"
         self.buffer = bytearray()
         self.latest = collections.deque(maxlen=5)   # for the text of a failure
@@ -173,6 +173,8 @@ class Person:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:      # only before connect() does it bound the window
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if from_ip:             # Linux has all of 127.x.x.x
+            self.socket.bind((from_ip, 0))
         self.socket.settimeout(limit)
         self.socket.connect((server.host, server.port))
         # Without this, the second of two small sends waits for the first one's ACK.

@@ -1,0 +1,258 @@
+"""What the operator can do about guests: /ban, /mute, /stats, and look with --trace."""
+import json
+import re
+import sys
+
+import pytest
+
+import ChattyCat_Server
+from people import COMINGS
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server("--rate", "0", "--recent", "0", console=True)
+
+
+def order(server, line, answer):
+    """Type a line, and wait for what the server says to it."""
+    server.type_line(line)
+    return server.wait_for_line(answer)
+
+
+def refused(person, code):
+    answer = person.expect("error", code=code, skip=COMINGS)
+    assert answer["text"].endswith(".")
+    return answer
+
+
+def thrown_out(person, reason):
+    *_, goodbye = person.until_closed()
+    assert (goodbye["type"], goodbye["reason"]) == ("goodbye", reason)
+
+
+# ---- ban ----
+def test_ban_by_name_and_by_address(server, join):
+    minou, tom = join("Minou", server), join("Tom", server)
+    minou.expect("joined", name="Tom")
+    order(server, "/ban TOM", "Tom was thrown out.*127.0.0.1")
+    thrown_out(tom, "banned")
+    minou.expect("left", name="Tom", reason="kicked")
+    for name in ("Tom", "tom", "Thomas"):       # all of them come from one address
+        newcomer = join(to=server)
+        newcomer.hello(name)
+        thrown_out(newcomer, "banned")
+    minou.say("I am still here")
+    minou.silence()
+
+
+def test_who_was_in_may_come_back_to_a_banned_address(server, join):
+    minou, tom = join("Minou", server), join("Tom", server)
+    order(server, "/ban Tom", "thrown out")
+    thrown_out(tom, "banned")
+    minou.reset()
+    server.wait_for_line("Minou left")
+    for whose, answer in ((minou, "welcome"), (tom, "goodbye")):
+        again = join(to=server)
+        again.hello(whose.name, session=whose.welcome["session"])
+        again.expect(answer)
+        again.name = whose.name
+
+
+def test_ban_somebody_who_is_not_here_yet(server, join):
+    order(server, "/ban ſtraße", "nobody of that name gets in")
+    late = join(to=server)
+    late.hello("STRASSE")
+    thrown_out(late, "banned")
+    join("Minou", server).say("The address is free")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no 127.0.0.2")
+def test_another_address_is_not_banned(server, join):
+    tom = join("Tom", server)
+    order(server, "/ban Tom", "thrown out")
+    thrown_out(tom, "banned")
+    join("Luna", server, from_ip="127.0.0.2").say("Hello")
+
+
+# ---- mute ----
+def test_mute_and_again(server, join):
+    minou, tom = join("Minou", server), join("Tom", server)
+    minou.expect("joined")
+    receipt = tom.say("before", ref="r1")
+    minou.expect("chat")
+    order(server, "/mute tom", "Tom can only read")
+    for fields in ({}, {"to": "Minou"}, {"to": "Tom"}):
+        tom.send({"type": "chat", "text": "let me", "ref": "r2", **fields})
+        assert refused(tom, "muted")["ref"] == "r2"
+    # Not a new message: the receipt of an old one.
+    tom.send({"type": "chat", "text": "before", "ref": "r1"})
+    assert tom.expect("chat")["id"] == receipt["id"]
+    assert tom.silence()["count"] == 2          # list is no chat
+    minou.say("Tom can read this")
+    tom.expect("chat", text="Tom can read this")
+    order(server, "/mute Tom 0", "Tom can write again")
+    tom.say("after", ref="r2")
+    minou.expect("chat", text="after")
+
+
+def test_mute_for_some_seconds(server, join):
+    tom = join("Tom", server)
+    order(server, "/mute Tom 1", "only read for 1 second")
+    tries = 0
+    while True:
+        tries += 1
+        tom.send({"type": "chat", "text": "now?"})
+        answer = tom.read()
+        if answer["type"] == "chat":
+            break
+        assert answer["code"] == "muted" and "1 more second" in answer["text"]
+    assert tries > 1
+
+
+def test_mute_holds_on_a_new_connection(server, join):
+    tom = join("Tom", server)
+    order(server, "/mute Tom 600", "600 seconds")
+    session = tom.welcome["session"]
+    tom.reset()
+    server.wait_for_line("Tom left")
+    again = join(to=server)
+    again.hello("Tom", session=session)
+    again.expect("welcome", resumed=True)
+    again.send({"type": "chat", "text": "it is me"})
+    refused(again, "muted")
+    again.leave()
+    new = join("Tom", server)
+    new.send({"type": "chat", "text": "somebody new?"})
+    refused(new, "muted")
+
+
+@pytest.mark.parametrize("line, answer", [
+    ("/ban", "Say whom"), ("/mute", "/mute NAME"), ("/mute Nobody", "Nobody called"),
+    ("/mute Tom soon", "whole number"), ("/mute Tom -1", "whole number"),
+    ("/mute Tom 1e9", "whole number")])
+def test_what_is_wrong_is_a_sentence(server, join, line, answer):
+    tom = join("Tom", server)
+    order(server, line, answer)
+    tom.say("I can write")
+    assert not any("Traceback" in line for line in server.lines)
+
+
+# ---- stats ----
+def test_stats(server, join):
+    people = [join(name, server) for name in ("Minou", "Tom")]
+    stranger = join(to=server)
+    stranger.send({"type": "list"})
+    stranger.expect("error", code="hello_first")
+    for number in range(30):
+        people[0].say(f"{number}")
+    server.type_line("/stats")
+    here = server.wait_for_line(r"(\d+) people, (\d+) without a hello, (\d+) threads")
+    # Main, postman, printer, console, and one for each connection.
+    assert here.groups() == ("2", "1", "7")
+    into = server.wait_for_line(r"in: ([\d.,]+) messages a second, 30 in all")
+    assert into[1] != "0.0"
+    out = server.wait_for_line(r"out: ([\d,]+) bytes a second, ([\d,]+) in all")
+    assert all(int(number.replace(",", "")) > 0 for number in out.groups())
+    server.wait_for_line("Nothing waits")
+
+
+def test_stats_tells_what_waits_for_whom(server, join):
+    minou = join("Minou", server)
+    sleeper = join("Sleeper", server, receive_buffer=4096)
+    minou.expect("joined")
+    waits = None
+    while not waits:            # until the kernel's buffers are full
+        for _ in range(50):
+            minou.say("x" * 3000)
+        answer = order(server, "/stats", "Nothing waits|Sleeper: [0-9,]+ bytes")
+        waits = answer[0] != "Nothing waits"
+        del server.lines[:]
+    sleeper.close()
+
+
+# ---- trace ----
+def traced(server):
+    return [line for line in server.lines if re.search(r"\] (from|to) ", line)]
+
+
+def test_trace_shows_lines_with_time_thread_and_person(start_server, join):
+    server = start_server("--trace", "--recent", "0")
+    server.wait_for_line("--trace .*private")
+    minou, tom = join("Minou", server), join("Tom", server)
+    minou.say("only for you 🐈", to="Tom")
+    tom.expect("chat")
+    tom.leave()
+    server.wait_for_line(r"to Tom: .*goodbye")
+    server.wait_for_line(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  \[reader of Minou\] "
+                         r'from Minou: .*"text":"only for you 🐈"')
+    for name in ("Minou", "Tom"):
+        server.wait_for_line(rf'\[postman\] to {name}: {{"type":"chat","id":1,.*🐈')
+    server.wait_for_line(rf"\[reader of 127.0.0.1:\d+\] from 127.0.0.1:\d+: .*hello")
+
+
+def test_trace_shows_no_password_and_no_session(start_server, join):
+    server = start_server("--trace", "--recent", "0")
+    minou = join("Minou", server)
+    session = minou.welcome["session"]
+    minou.reset()
+    server.wait_for_line("Minou left")
+    again = join(to=server)
+    again.hello("Minou", session=session, password="Swordfish")
+    again.expect("welcome", resumed=True)
+    for raw in (rb'{"type":"x","pass\u0077ord":"Swordfish"}',
+                b'{"type":"x","a":[{"PASSWORD":["Swordfish"]}]}',
+                b'{"type":"hello","password":"Swordfish"',
+                b'{"type":"hello","session":"' + session.encode(),
+                rb'{"pass\u0077ord":"Swordfish"',
+                b'{"a":' * 5000 + b'"password":"Swordfish"'):
+        again.send_raw(raw + b"\n")
+        again.expect("error")
+    again.send_raw(b"{what is wrong here?\n")
+    server.wait_for_line("what is wrong here?")
+    printed = "\n".join(server.lines)
+    assert "Swordfish" not in printed and session not in printed
+    assert session.partition(".")[2] not in printed
+    assert len(traced(server)) > 15
+    assert '"session":"•••"' in printed and '"password":"•••"' in printed
+
+
+def test_what_others_send_cannot_steer_the_operators_terminal(start_server, join):
+    server = start_server("--trace", "--recent", "0")
+    minou = join("Minou", server)
+    minou.send_raw(b"\x1b[2J\xc2\x9b31m\xe2\x80\xae no message\n")
+    minou.expect("error")
+    minou.say("a \u202e b \u2028 2026-11-21 faked")
+    minou.leave()
+    server.wait_for_line("Minou left")
+    printed = "\n".join(server.lines)
+    assert r"\x1b[2J\x9b31m\u202e no message" in printed
+    assert not set(printed) & set("\x1b\x9b\u202e\u2028")
+
+
+def test_a_long_line_is_cut(start_server, join):
+    server = start_server("--trace", "--recent", "0")
+    minou = join("Minou", server)
+    minou.say("x" * 3000)
+    server.wait_for_line(r"from Minou: .{1000}…$")
+
+
+def test_without_trace_no_word_of_the_chat_is_printed(start_server, join):
+    server = start_server("--recent", "0")
+    minou = join("Minou", server)
+    minou.say("A secret", to="Minou")
+    minou.leave()
+    server.wait_for_line("Minou left")
+    assert traced(server) == [] and "secret" not in "\n".join(server.lines)
+
+
+# ---- the line that is put together by hand ----
+@pytest.mark.parametrize("text", [
+    "plain", 'quotes " and \\ and /', "new\nline\tand tab", "é 小猫 😀 \u2028 \x7f \u202e"])
+@pytest.mark.parametrize("ref", [{}, {"ref": 'r"1\\ 😀'}, {"ref": ""}])
+def test_the_hot_line_is_what_json_would_make_of_it(text, ref):
+    message = {"type": "chat", "id": 12, "from": "Félix-小猫", "color": 3, "text": text,
+               "time": "2026-11-20T17:01:02.345Z", **ref}
+    line = ChattyCat_Server.chat_line(message)
+    assert line == ChattyCat_Server.encode(message)
+    assert json.loads(line) == message
