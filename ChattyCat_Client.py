@@ -364,7 +364,7 @@ class WireError(Exception):
 # writes for it. So a person can speak this protocol too, with nothing but `nc`.
 
 def lines(receive):
-    """Yield the lines (bytes, without their end) that `receive()` brings in.
+    """Yield the lines that `receive()` brings in: a list for each time it brings some.
 
     `receive` returns some bytes, or b"" at the end. TCP is a stream and knows nothing
     of lines: what the other side sent in one piece may arrive in two, and two pieces
@@ -372,10 +372,11 @@ def lines(receive):
     the rest of it comes:
 
         recv() -> b'{"type":"li'         no whole line yet
-        recv() -> b'st"}\\n{"ty'         yields b'{"type":"list"}', keeps b'{"ty'
+        recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello']
 
-    Raises WireError `line_too_long` past 65,536 bytes, whether or not the "\\n" ever
-    comes: without that limit one client could fill our memory with one endless line.
+    The lines are bytes, without their end. Raises WireError `line_too_long` past 65,536
+    bytes, whether or not the "\\n" ever comes: without that limit one client could fill
+    our memory with one endless line.
     """
     rest = b""
     while True:
@@ -384,19 +385,15 @@ def lines(receive):
             return                      # half a line at the very end is no line
         # split() cuts at each "\n". The last piece has none behind it yet.
         pieces = (rest + data).split(b"\n")
-        rest = pieces.pop()
-        for line in pieces:
-            check_length(line)
+        rest = pieces[-1]
+        too_long = [len(piece) >= LINE_LIMIT for piece in pieces]   # with its "\n"
+        whole = pieces[:too_long.index(True) if True in too_long else -1]
+        if whole:
             # A "\r" in front of the "\n": telnet and Windows tools send both.
-            yield line[:-1] if line.endswith(b"\r") else line
-        check_length(rest)
-
-
-def check_length(line: bytes):
-    """Raise WireError if this, and the newline that is not in it, is too long."""
-    if len(line) >= LINE_LIMIT:
-        raise WireError("line_too_long",
-                        f"A line may have {LINE_LIMIT} bytes; send less at once.")
+            yield [line[:-1] if line.endswith(b"\r") else line for line in whole]
+        if True in too_long:
+            raise WireError("line_too_long",
+                            f"A line may have {LINE_LIMIT} bytes; send less at once.")
 
 
 # ensure_ascii=False: an é travels as itself and not as \u00e9, so a student who watches
@@ -727,8 +724,9 @@ class Connection:
             threading.Thread(target=send_all, args=(sock, outbox), daemon=True,
                              name="send").start()
             try:
-                for line in lines(lambda: receive(sock)):
-                    self.take_in(line)
+                for came in lines(lambda: receive(sock)):
+                    for line in came:
+                        self.take_in(line)
             finally:
                 outbox.put(None)        # ends the send thread
                 cut(sock)

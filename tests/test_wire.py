@@ -31,7 +31,7 @@ def receiver(pieces):
 
 
 def lines_of(pieces):
-    return list(wire.lines(receiver(pieces)))
+    return list(itertools.chain.from_iterable(wire.lines(receiver(pieces))))
 
 
 def pieces_of(data, size):
@@ -77,8 +77,13 @@ def test_lines_cut_at_random():
 def test_a_line_comes_as_soon_as_its_end_does():
     """Not only with the next one: somebody waits for it."""
     coming = wire.lines(receiver([b"a\nb", b"c\n", b"no end"]))
-    assert [next(coming), next(coming)] == [b"a", b"bc"]
+    assert [next(coming), next(coming)] == [[b"a"], [b"bc"]]
     assert next(coming, "the end") == "the end"
+
+
+def test_what_came_together_stays_together():
+    coming = wire.lines(receiver([b"a\nb\r\nc", b"d\n\n", b"e", b"\n"]))
+    assert list(coming) == [[b"a", b"b"], [b"cd", b""], [b"e"]]
 
 
 @pytest.mark.parametrize("pieces", [[], [b"\n"[:0]], [b"half a line"], [b"\r"]],
@@ -94,7 +99,7 @@ def test_the_longest_line_and_one_byte_more(size, end):
     assert lines_of(pieces_of(longest + b"next\n", size)) == [
         longest[:-len(end)], b"next"]
     coming = wire.lines(receiver(pieces_of(b"before\nx" + longest + b"after\n", size)))
-    assert next(coming) == b"before"
+    assert next(coming) == [b"before"]      # also where both came in one piece
     refusal("line_too_long", next, coming)
     assert next(coming, "the end") == "the end"
 
@@ -135,7 +140,7 @@ def test_a_stream_that_goes_on_for_long_costs_no_memory():
     stream = itertools.repeat((b"x" * 4999 + b"\n") * 13, 308)
 
     def read():
-        assert sum(1 for line in wire.lines(receiver(stream))) == 4004
+        assert sum(len(came) for came in wire.lines(receiver(stream))) == 4004
 
     assert peak_memory(read) < 8 * LINE_LIMIT
 
