@@ -725,7 +725,7 @@ class Connection:
                              name="send").start()
             try:
                 for came in lines(lambda: receive(sock)):
-                    for line in came:
+                    for line in filter(None, came):     # not the blank ones
                         self.take_in(line)
             finally:
                 outbox.put(None)        # ends the send thread
@@ -735,8 +735,6 @@ class Connection:
 
     def take_in(self, line: bytes):
         """Turn one line into an event. Raises WireError if this is no ChattyCat."""
-        if not line:
-            return
         try:
             message = decode(line)
         except WireError as problem:
