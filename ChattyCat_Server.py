@@ -106,6 +106,8 @@ MEMORY_SESSIONS = 2_000     # and the sessions of so many who have gone
 PIECE_LINES = 500           # of history that the postman looks through at a time…
 PIECE_BYTES = 256 * 1024    # …and hands out: far less than WAITING_BYTES
 
+# How many may be slow readers at once: select() on Windows takes 512 sockets.
+STALLED_PEOPLE = 500 if os.name == "nt" else math.inf
 LINES_TO_PRINT = 20_000     # on the operator's terminal; what is over that is left out
 
 # Two kinds of the reasons for which somebody goes. BREAKS: they did not want to, so the
@@ -1785,6 +1787,10 @@ class Postman:
         if person.waiting and person not in self.stalled:
             self.stalled.add(person)
             self.selector.register(person.out, selectors.EVENT_WRITE, person)
+            if len(self.stalled) > STALLED_PEOPLE:
+                fullest = max(self.stalled, key=lambda other: len(other.waiting))
+                fullest.reset()
+                self.look_after(fullest)
         elif not person.waiting and person in self.stalled:
             self.stalled.remove(person)
             self.selector.unregister(person.out)
@@ -2041,8 +2047,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
         listener.bind(address)          # this address is ours now
         # The backlog: how many connections the kernel keeps ready until accept()
-        # takes them. It cuts this to its own limit, on Linux 4,096. With 1,024, of 5,000
-        # who came at once about 1,000 had to come again (measured).
+        # takes them. It cuts this to its own limit, on Linux 4,096. With 1,024 about
+        # 1,000 of 5,000 who came at once had to come again (measured).
         listener.listen(4096)
     except OSError:
         listener.close()

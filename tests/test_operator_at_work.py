@@ -248,7 +248,8 @@ def test_without_trace_no_word_of_the_chat_is_printed(start_server, join):
 
 # ---- the line that is put together by hand ----
 @pytest.mark.parametrize("text", [
-    "plain", 'quotes " and \\ and /', "new\nline\tand tab", "é 小猫 😀 \u2028 \x7f \u202e"])
+    "plain", 'quotes " and \\ and /', "new\nline\tand tab",
+    "é 小猫 😀 \u2028 \x7f \u202e"])
 @pytest.mark.parametrize("ref", [{}, {"ref": 'r"1\\ 😀'}, {"ref": ""}])
 def test_the_hot_line_is_what_json_would_make_of_it(text, ref):
     message = {"type": "chat", "id": 12, "from": "Félix-小猫", "color": 3, "text": text,

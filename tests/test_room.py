@@ -1,7 +1,7 @@
 """The room without sockets, one person's connection without a server, and a student's
 own server made of the script's.
 """
-import collections
+import contextlib
 import json
 import random
 import selectors
@@ -14,8 +14,9 @@ import time
 
 import pytest
 
+import ChattyCat_Server
 from ChattyCat_Server import (
-    PIECE_LINES, Batch, Connection, History, Postman, Room, WireError)
+    PIECE_LINES, TURN_LINES, Batch, Connection, History, Postman, Room, WireError)
 from people import SERVER, ServerProcess
 
 
@@ -29,7 +30,7 @@ class Somebody:
 
     def __init__(self):
         self.bytes = b""
-        self.repeats = collections.deque()
+        self.repeats = []
 
     def send(self, data):
         assert data                 # an empty send() costs as much as another one
@@ -641,10 +642,53 @@ def test_a_subclass_that_overrides_post_sees_all_that_leaves():
                             "left"]
 
 
+def test_the_bell_rings_once_when_the_lock_is_free_again():
+    """Whoever it wakes must not find the lock taken."""
+    free = []
+
+    def take_and_give_back():
+        return room.lock.lock.acquire(timeout=5) and room.lock.lock.release() is None
+
+    def bell():
+        thread, results = in_a_thread(take_and_give_back)
+        thread.join(10)
+        free.extend(results)
+
+    room = Room(History(0), bell=bell)
+    with room.lock:
+        room.post({"type": "notice"})
+        with room.lock:
+            room.post({"type": "notice"})
+        assert free == []
+    assert free == [True]
+    room.post({"type": "notice"})       # it has been rung already, and nobody came
+    assert len(free) == 1
+    room.take()
+    room.post({"type": "notice"})
+    assert free == [True, True]
+
+
+def test_a_turn_is_over_when_the_postman_has_come():
+    room, person = a_room(), Somebody()
+    person.round, person.said = None, 0
+    for _ in range(2):
+        room.wait_for_turn(person, TURN_LINES)          # as many as fit in
+        room.post({"type": "notice"})
+        thread, results = in_a_thread(lambda: room.wait_for_turn(person, 1))
+        thread.join(0.2)
+        assert results == []            # one more has to wait…
+        room.take()
+        thread.join(5)
+        assert results == [None]        # …and only until then
+        room.take()
+        person.said = TURN_LINES
+        room.wait_for_turn(person, 1)   # nothing is pending: there is no wait
+
+
 # ------------------------------------------------------------- one person's connection
 
-@pytest.fixture
-def pair():
+@contextlib.contextmanager
+def new_pair():
     """The server's connection to somebody, and that person's socket; over TCP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.socket() as theirs:
@@ -658,6 +702,12 @@ def pair():
             yield connection, theirs
             ours.close()
             connection.out.close()
+
+
+@pytest.fixture
+def pair():
+    with new_pair() as pair:
+        yield pair
 
 
 def read_to_the_end(sock, most=float("inf")):
@@ -688,6 +738,24 @@ def test_what_the_kernel_does_not_take_waits_and_keeps_its_order(pair):
             key.data.send_waiting()
     reader.join(10)
     assert got == [b"".join(pieces)]
+
+
+def test_more_slow_readers_than_a_selector_can_watch(monkeypatch):
+    """Windows' select() takes 512 sockets: then the fullest one goes."""
+    monkeypatch.setattr(ChattyCat_Server, "STALLED_PEOPLE", 2)
+    postman = Postman()
+    with new_pair() as (first, _), new_pair() as (fullest, theirs), new_pair() as (
+            last, _):
+        for connection, size in ((first, 900_000), (fullest, 999_000), (last, 800_000)):
+            connection.send(b"x" * size)
+            postman.look_after(connection)
+        assert postman.stalled == {first, last}
+        assert not fullest.waiting and fullest.reason == "too_slow"
+        assert len(postman.selector.get_map()) == 3     # these two, and the bell
+        fullest.sock.close()
+        fullest.out.close()
+        with pytest.raises(ConnectionResetError):
+            read_to_the_end(theirs)
 
 
 def in_a_thread(function):
