@@ -100,8 +100,8 @@ SESSION_SECONDS = 86_400    # …and the session 24 h
 AWAY_LIMIT = 10_000         # but not more sessions than these: who comes and goes all
                             # the time must not fill our memory with names
 RECEIPTS = 1_000            # so many labels of a session are known when they come again
-MEMORY_LINES = 5_000        # without --history so many lines are kept…
-MEMORY_BYTES = 2 * 2**20    # …of so many bytes together,
+MEMORY_LINES = 2_000        # without --history so many lines are kept…
+MEMORY_BYTES = 2**20        # …of so many bytes together,
 MEMORY_SESSIONS = 2_000     # and the sessions of so many who have gone
 PIECE_LINES = 500           # of history that the postman looks through at a time…
 PIECE_BYTES = 256 * 1024    # …and hands out: far less than WAITING_BYTES

@@ -411,16 +411,3 @@ def test_an_end_in_the_middle_of_a_line(gremlin, pair, half):
     gremlin.send_raw(b'{"type": "chat", "text": "unfinished"}')
     gremlin.socket.shutdown(half)
     pair.see_leaving(gremlin.name, "lost")
-
-
-def test_fifty_people_reset_at_once(join, pair):
-    crowd = [join(f"Cat{number}") for number in range(50)]
-    for person in crowd:
-        person.send({"type": "chat", "text": "to myself", "to": person.name})
-    for person in crowd:
-        person.reset()
-    gone = set()
-    while len(gone) < 50:
-        gone.add(pair.anna.expect("left", skip=["joined"], reason="lost")["name"])
-    pair.talk()
-    assert pair.ben.silence()["count"] == 2

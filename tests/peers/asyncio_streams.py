@@ -158,7 +158,7 @@ def utc_now():
 async def serve(room, port):
     # backlog: as many may knock at once as at ours. asyncio's own 100 would make some
     # of 1,000 wait a second until their system knocks again.
-    server = await asyncio.start_server(room.meet, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(room.meet, "127.0.0.1", port, backlog=4096)
     port = server.sockets[0].getsockname()[1]
     print(f"{room.title} server is listening on 127.0.0.1:{port}", flush=True)
     async with server:
