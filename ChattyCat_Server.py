@@ -191,12 +191,12 @@ def read_options(words=None):
                          help="how many lines somebody new gets to see (default: 50)")
     options.add_argument("--rate", type=number(0, 1_000_000), default=50, metavar="N",
                          help="messages a second that one person may send before "
-                         "being slowed (default: 50; 0: no limit)")
+                         "being slowed, but 100 at once (default: 50; 0: no limit)")
     options.add_argument("--clients", type=number(0, 12), default=0, metavar="N",
                          help="open N chat windows as well")
     options.add_argument("--log", metavar="FILE", help="write what stands in this "
                          "terminal into a file as well; at 1 MiB it is renamed and a "
-                         "new one begun, the newest five are kept")
+                         "new one begun, six are kept")
     options.add_argument("--trace", action="store_true", help="show each line as it "
                          "travels, with its thread; private messages too")
     options.add_argument("--no-console", action="store_true",
@@ -216,20 +216,43 @@ def say(text, accuracy="seconds"):
     stamp = datetime.now().isoformat(" ", accuracy)
     for line in text.split("\n"):
         # A terminal that stays held up must not fill the memory.
-        if TERMINAL.qsize() < LINES_TO_PRINT:
-            TERMINAL.put(f"{stamp}  {line}")
+        waiting = TERMINAL.qsize()
+        if waiting == LINES_TO_PRINT:
+            line = "… What comes now is left out: this terminal is too slow for it."
+        if waiting <= LINES_TO_PRINT:
+            TERMINAL.put(f"{stamp}  {harmless(line)}")
+
+
+def harmless(line: str) -> str:
+    """Return the line with \\x1b and the like for what a terminal would obey.
+
+    It can come from a client, within a traceback for example: colours, “clear the
+    screen”, or a line that looks like one of ours.
+    """
+    if line.isprintable():
+        return line
+    return "".join(character if character.isprintable() else ascii(character)[1:-1]
+                   for character in line)
+
+
+class PrivateLog(logging.handlers.RotatingFileHandler):
+    """A log that its owner alone can read; with --trace, private lines stand in it."""
+
+    def _open(self):                    # logging calls it for each new file
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, 0o600))
+        return super()._open()
 
 
 def open_log(path):
     """Return a Logger that writes lines into a file, for --log. Raises OSError.
 
     What stands in the terminal is gone when it is closed. The log tells the next day
-    who came from where and what went wrong. No word of the chat is in either of them:
-    an operator keeps the server, and is no party to what people say.
+    who came from where and what went wrong. No word of the chat is in either of them,
+    but with --trace: an operator keeps the server, and is no party to what people say.
     """
     # "Rotating": when the file is full it becomes FILE.1, FILE.1 becomes FILE.2, and
     # so on. A log that only grows fills the disk in the end.
-    handler = logging.handlers.RotatingFileHandler(
+    handler = PrivateLog(
         path, maxBytes=2**20, backupCount=5, encoding="utf-8", errors="replace")
     log = logging.Logger("ChattyCat")
     log.addHandler(handler)
@@ -502,8 +525,8 @@ class Connection:
     """The socket of one person, and what waits to be sent to them.
 
     Two threads use it, each its own half: the person's reading thread calls receive()
-    and keep_pace(), the postman calls send() and the three below it. So no lock is
-    needed here.
+    and keep_pace(), the postman calls send() and those below it. So no lock is needed
+    here.
     """
 
     def __init__(self, sock: socket.socket, address):
@@ -778,7 +801,7 @@ def chat_line(message: dict) -> bytes:
     The one place where we make JSON ourselves. This line is made all day, and json
     takes 2.5 µs for it, these few lines 0.6: with that, and with one time for a whole
     batch (see Room.pending), 10 people who all talk get 1.5 times as many deliveries a
-    second (measured). A name needs no escapes, since it has only letters and digits.
+    second (measured). A name needs no escapes: see clean_name().
     """
     quote = ENCODER.encode              # a string with quotes around it, as JSON
     ref = f',"ref":{quote(message["ref"])}' if "ref" in message else ""
@@ -794,12 +817,13 @@ class BellLock:
     have something to do for another one: they wake it, and not while they hold the lock
     yet. To ring costs a send(), which lets other threads of Python run; those who then
     want the lock would find it taken and go to sleep for it, one after the other. With
-    100 people who all talk, a third of them did (measured: 0.85 of the deliveries).
+    100 people who all talk a third of them did, and there were 0.85 of the deliveries
+    that there are now (measured).
     """
 
     def __init__(self, bell):
-        # RLock: its thread may take it again, as say() does, which calls post(). With a
-        # plain Lock that thread would wait for itself.
+        # RLock: its thread may take it again, as Room.say() does, which calls post().
+        # With a plain Lock that thread would wait for itself.
         self.lock, self.bell = threading.RLock(), bell
         self.depth, self.wanted = 0, False
 
@@ -1368,9 +1392,11 @@ class MessageHandlers:
     """
 
     def __init__(self):
-        # What the operator has forbidden, until the server ends.
-        self.banned_names, self.banned_addresses = set(), set()     # name_keys, and IPs
-        self.muted = {}                 # name_key -> until when (time.monotonic())
+        # What the operator has forbidden, until the server ends: name_key -> their IP
+        # address, or None; name_key -> until when (time.monotonic()).
+        self.banned, self.muted = {}, {}
+        # name_key -> IP address, also of those who have left: for a ban after a kick.
+        self.came_from = collections.OrderedDict()
 
     def obey(self, person, lines: list):
         """Obey the lines that came in one piece. They are one step: nobody else comes,
@@ -1464,8 +1490,9 @@ class MessageHandlers:
         secret = field(message, "session", default="")
         since = field(message, "since", int, default=None)
         session = self.room.sessions.of_secret(secret) if secret else None
-        if self.is_banned(person, message, session):
-            return self.part(person, "banned", "The operator has banned you.")
+        why = self.why_banned(person, message, session)
+        if why:
+            return self.part(person, "banned", why)
         # The rest of a welcome is known to the room, under its lock.
         welcome = {
             "type": "welcome", "session": secret, "history": self.room.history.id,
@@ -1488,26 +1515,33 @@ class MessageHandlers:
                                 unseen=old is not None)
             how = "is back"
         self.strangers.pop(person, None)
+        self.came_from[name_key(person.name)] = person.ip
+        if len(self.came_from) > AWAY_LIMIT:
+            self.came_from.popitem(last=False)
         threading.current_thread().name = f"reader of {person.name}"    # for a debugger
         say(f"{person.name} {how} from {person.address}, {len(self.room.people)} here")
 
-    def is_banned(self, person, message, session) -> bool:
-        """Whether this hello comes from somebody whom the operator has banned.
+    def why_banned(self, person, message, session):
+        """Return why the operator's bans keep this hello out, or None.
 
         By name, and by address: another name is chosen in a second. But the address
-        counts only for who is new. A whole class may share one behind its router, and
-        those who were in when one of them was banned may come back.
+        counts only for who has no session. A whole class may share one behind its
+        router, and those who were in when one of them was banned can come back.
         """
-        if session is None and person.ip in self.banned_addresses:
-            return True
-        names = {name_key(field(message, "name", default=""))}
-        return bool(self.banned_names & (names | {session.key} if session else names))
+        names = [name_key(field(message, "name", default=""))]
+        names += [session.key] if session else []
+        if any(name in self.banned for name in names):
+            return "The operator has banned you."
+        if session is None and person.ip in self.banned.values():
+            return ("The operator has banned somebody at your address, and lets in "
+                    "nobody new from there. Ask the operator.")
+        return None
 
     def check_muted(self, person):
         """Raise WireError `muted` if the operator has muted this person."""
         left = self.muted.get(name_key(person.name), 0) - time.monotonic()
         if left > 0:
-            end = "" if math.isinf(left) else f" for {math.ceil(left)} more seconds"
+            end = "" if math.isinf(left) else f" for {seconds_in_words(left)}"
             raise WireError("muted", f"The operator has muted you{end}; you can read.")
 
     def on_chat(self, person, message):
@@ -1537,6 +1571,11 @@ class MessageHandlers:
         self.part(person, "bye", "Goodbye.")
 
 
+def seconds_in_words(seconds: float) -> str:
+    whole = math.ceil(seconds)
+    return f"{whole:,} second" + ("" if whole == 1 else "s")
+
+
 def is_ref(ref) -> bool:
     """Whether this can be a label; it goes back out, so UTF-8 must be able to."""
     return isinstance(ref, str) and len(ref) <= REF_LIMIT and is_unicode(ref)
@@ -1550,14 +1589,12 @@ def trace(way: str, person, data: bytes):
     """
     who = f"[{threading.current_thread().name}] {way} {person.name or person.address}"
     for line in data.rstrip(b"\n").split(b"\n"):
-        text = without_secrets(line)
-        # What a terminal would obey is shown as \x1b and the like.
-        text = "".join(character if character.isprintable() else ascii(character)[1:-1]
-                       for character in text[:TRACED])
-        say(f"{who}: {text}" + "…" * (len(line) > TRACED), "milliseconds")
+        text = without_secrets(line, person.name is None)
+        more = "…" if len(text) > TRACED else ""
+        say(f"{who}: {text[:TRACED]}{more}", "milliseconds")
 
 
-def without_secrets(line: bytes) -> str:
+def without_secrets(line: bytes, from_stranger: bool) -> str:
     """Return a line as it is shown: with dots for every password and session.
 
     Not by searching the text for "password": JSON can also write it "pass\\u0077ord".
@@ -1572,28 +1609,31 @@ def without_secrets(line: bytes) -> str:
         return value
 
     try:
-        return encode(hide(decode(line))).decode().rstrip("\n")
+        text = encode(hide(decode(line))).decode().rstrip("\n")
     except (WireError, RecursionError):
         # No JSON that we could look into. What is wrong with it is what a student
-        # wants to see; but not if there could be a secret in it.
-        if re.search(rb"pass|sess|\\", line, re.IGNORECASE):
+        # wants to see; but not if there could be a secret in it, a hello in two halves
+        # for example, or one in UTF-16.
+        if line and from_stranger or re.search(rb"(?i)pass|sess|\\|\0", line):
             return f"({len(line)} bytes that are no message, perhaps with a secret)"
-        return line.decode("utf-8", "replace")
+        text = line.decode("utf-8", "replace")
+    # A session wherever else it may stand; see new_session().
+    return re.sub(r"[0-9]+\.[\w-]{43}", "•••", text)
 # endregion
 
 
 # region 10. The postman  (lesson 09)
 class Postman:
-    """The one thread that sends. It never waits for anybody.
+    """The one thread that sends. It waits for nobody who is slow to read.
 
     One sending thread and not one a person: while it sends, new lines become pending,
     and the next round takes them all at once. The more there is to do, the larger the
     pieces get. A send() costs 4 to 6 µs even in C, so fewer of them is what counts:
     with 100 people this was over 10 times as fast as a writer thread each (measured).
 
-    It is also the one thread that writes the history, and reads from it. Whoever comes
-    in is *behind* at first: lines with an id reach them from the history only, piece by
-    piece, as fast as they read. With lines 1 to 7 committed, and 8 and 9 in the batch:
+    It is also the one thread that writes the history, and reads lines from it. Whoever
+    comes in is *behind* at first: lines with an id reach them from the history only, in
+    pieces, as fast as they read. With lines 1 to 7 committed, and 8 and 9 in the batch:
 
         Ann (not behind)            gets 8 9
         Cat (behind, position 5)    gets nothing of it, but 6 7 8 9 from the history
@@ -1619,7 +1659,9 @@ class Postman:
         self.bell_out.setblocking(False)
         self.selector.register(self.bell_out, selectors.EVENT_READ)
         self.stalled = set()            # people for whom something waits
-        self.behind = {}                # people who have history to read -> None
+        # Who has history to read, or receipts, or a goodbye: see next_piece(). (A dict
+        # and no set, for its order: nobody is overtaken.)
+        self.behind = {}                # person -> None
         self.parting = {}               # person -> when their connection is cut at last
         self.closed = collections.deque()   # whose reading thread has just ended
         self.sent_bytes = 0
@@ -2106,7 +2148,9 @@ class Console:
         try:
             answer = method(rest.strip())
             return "Done." if answer is None else str(answer)
-        except Exception:       # coursework with a mistake in it: show where, go on
+        except (Exception, SystemExit):
+            # Coursework with a mistake in it, or with a sys.exit() that would end this
+            # thread alone, and with it the operator's commands: show where, go on.
             return traceback.format_exc().rstrip()
 
     def words(self):
@@ -2150,20 +2194,28 @@ class Console:
     def console_ban(self, name):
         """/ban NAME: throw out for good; nobody new gets in from their address
 
-        "For good" ends with the server: nothing of it is written down anywhere. So a
-        mistake can be undone, and addresses go to other people over the days anyway.
+        "For good" ends with the server: nothing of it is written down anywhere, since
+        addresses go to other people over the days.
         """
         if not name:
             return "Say whom: /ban NAME"
-        session = self.room.find(name)
+        session, key = self.room.find(name), name_key(name)
         person = session and session.person
-        self.server.banned_names.add(name_key(name))
-        if person is None:
-            return f"Nobody called “{name}” is here, and nobody of that name gets in."
-        self.server.banned_addresses.add(person.ip)
-        self.server.part(person, "banned", "The operator has banned you.")
-        return (f"{person.name} was thrown out. Until the server ends nobody of that "
-                f"name gets in, and nobody new from {person.ip}.")
+        # Also of somebody who has been kicked before, or has run away from this.
+        ip = person.ip if person else self.server.came_from.get(key)
+        self.server.banned[key] = ip
+        if person:
+            self.server.part(person, "banned", "The operator has banned you.")
+        return (f"“{name}” is banned until the server ends or you /unban them"
+                + (f", and so is everybody new from {ip}." if ip else
+                   "; the address is not known: nobody of that name has been here."))
+
+    def console_unban(self, name):
+        """/unban NAME: let somebody in again, and newcomers from their address"""
+        if name_key(name) not in self.server.banned:
+            return "Banned: " + (", ".join(self.server.banned) or "nobody")
+        del self.server.banned[name_key(name)]
+        return f"“{name}” may come in again."
 
     def console_mute(self, words):
         """/mute NAME [SECONDS]: they can read, not write; 0 SECONDS ends it
@@ -2171,18 +2223,18 @@ class Console:
         It hangs on the name, and so holds when they come back on a new connection.
         """
         name, _, seconds = words.partition(" ")
-        session = self.room.find(name)
-        if session is None:
-            return f"Nobody called “{name}” is here; /mute NAME [SECONDS]"
+        muted, key = self.server.muted, name_key(name)
+        if self.room.find(name) is None and key not in muted:
+            return f"Nobody called “{name}” is here; say whom: /mute NAME [SECONDS]"
         try:
             wait = number(0, 999_999_999)(seconds.strip()) if seconds else math.inf
         except argparse.ArgumentTypeError as problem:
             return f"/mute NAME [SECONDS]: {problem}"
-        self.server.muted[session.key] = time.monotonic() + wait
+        muted[key] = time.monotonic() + wait
         if not wait:
-            return f"{session.name} can write again."
-        return f"{session.name} can only read" + (
-            "." if math.isinf(wait) else f" for {wait:,} seconds.")
+            return f"“{name}” can write again."
+        return f"“{name}” can only read" + (
+            "." if math.isinf(wait) else f" for {seconds_in_words(wait)}.")
 
     def console_stats(self, _):
         """/stats: people, threads, messages and bytes a second, what waits for whom

@@ -305,7 +305,9 @@ def report_comparison(comparison):
               for number, pair in enumerate(comparison["pairs"], 1)]
     for title, pair in rounds + [("median", comparison["median"])]:
         for what, (ours, theirs, ratio) in pair.items():
-            lines.append(f"{title:8} {what:32} {ours:>14,} {theirs:>12,} {ratio:>8.2f}")
+            ours, theirs = (f"{figure:,.0f}" if figure > 1000 else f"{figure:,}"
+                            for figure in (ours, theirs))
+            lines.append(f"{title:8} {what:32} {ours:>14} {theirs:>12} {ratio:>8.2f}")
             title = ""
     # Python makes and checks messages at its own pace, and a server of a few people
     # in C++ is faster than that: then it is this program that was measured.

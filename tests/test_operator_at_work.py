@@ -1,12 +1,13 @@
 """What the operator can do about guests: /ban, /mute, /stats, and look with --trace."""
 import json
+import os
 import re
 import sys
 
 import pytest
 
 import ChattyCat_Server
-from people import COMINGS
+from people import COMINGS, SERVER, ServerProcess
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def thrown_out(person, reason):
 def test_ban_by_name_and_by_address(server, join):
     minou, tom = join("Minou", server), join("Tom", server)
     minou.expect("joined", name="Tom")
-    order(server, "/ban TOM", "Tom was thrown out.*127.0.0.1")
+    order(server, "/ban TOM", "“TOM” is banned.*everybody new from 127.0.0.1")
     thrown_out(tom, "banned")
     minou.expect("left", name="Tom", reason="kicked")
     for name in ("Tom", "tom", "Thomas"):       # all of them come from one address
@@ -48,7 +49,7 @@ def test_ban_by_name_and_by_address(server, join):
 
 def test_who_was_in_may_come_back_to_a_banned_address(server, join):
     minou, tom = join("Minou", server), join("Tom", server)
-    order(server, "/ban Tom", "thrown out")
+    order(server, "/ban Tom", "is banned")
     thrown_out(tom, "banned")
     minou.reset()
     server.wait_for_line("Minou left")
@@ -59,8 +60,23 @@ def test_who_was_in_may_come_back_to_a_banned_address(server, join):
         again.name = whose.name
 
 
+def test_a_ban_after_a_kick_knows_the_address_and_can_be_taken_back(server, join):
+    tom = join("Tom", server)
+    order(server, "/kick Tom", "was kicked")
+    thrown_out(tom, "kicked")
+    order(server, "/ban tom", "everybody new from 127.0.0.1")
+    thomas = join(to=server)
+    thomas.hello("Thomas")
+    assert "somebody at your address" in thomas.expect("goodbye")["text"]
+    order(server, "/unban Luna", "Banned: tom$")
+    order(server, "/unban TOM", "may come in again")
+    order(server, "/unban", "Banned: nobody")
+    join("Tom", server).say("I am good now")
+    join("Thomas", server).say("So am I")
+
+
 def test_ban_somebody_who_is_not_here_yet(server, join):
-    order(server, "/ban ſtraße", "nobody of that name gets in")
+    order(server, "/ban ſtraße", "nobody of that name has been here")
     late = join(to=server)
     late.hello("STRASSE")
     thrown_out(late, "banned")
@@ -70,7 +86,7 @@ def test_ban_somebody_who_is_not_here_yet(server, join):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no 127.0.0.2")
 def test_another_address_is_not_banned(server, join):
     tom = join("Tom", server)
-    order(server, "/ban Tom", "thrown out")
+    order(server, "/ban Tom", "is banned")
     thrown_out(tom, "banned")
     join("Luna", server, from_ip="127.0.0.2").say("Hello")
 
@@ -81,7 +97,7 @@ def test_mute_and_again(server, join):
     minou.expect("joined")
     receipt = tom.say("before", ref="r1")
     minou.expect("chat")
-    order(server, "/mute tom", "Tom can only read")
+    order(server, "/mute tom", "“tom” can only read")
     for fields in ({}, {"to": "Minou"}, {"to": "Tom"}):
         tom.send({"type": "chat", "text": "let me", "ref": "r2", **fields})
         assert refused(tom, "muted")["ref"] == "r2"
@@ -91,14 +107,14 @@ def test_mute_and_again(server, join):
     assert tom.silence()["count"] == 2          # list is no chat
     minou.say("Tom can read this")
     tom.expect("chat", text="Tom can read this")
-    order(server, "/mute Tom 0", "Tom can write again")
+    order(server, "/mute Tom 0", "“Tom” can write again")
     tom.say("after", ref="r2")
     minou.expect("chat", text="after")
 
 
 def test_mute_for_some_seconds(server, join):
     tom = join("Tom", server)
-    order(server, "/mute Tom 1", "only read for 1 second")
+    order(server, "/mute Tom 1", "only read for 1 second[.]")
     tries = 0
     while True:
         tries += 1
@@ -106,7 +122,7 @@ def test_mute_for_some_seconds(server, join):
         answer = tom.read()
         if answer["type"] == "chat":
             break
-        assert answer["code"] == "muted" and "1 more second" in answer["text"]
+        assert answer["code"] == "muted" and "for 1 second;" in answer["text"]
     assert tries > 1
 
 
@@ -125,10 +141,14 @@ def test_mute_holds_on_a_new_connection(server, join):
     new = join("Tom", server)
     new.send({"type": "chat", "text": "somebody new?"})
     refused(new, "muted")
+    new.leave()
+    order(server, "/mute Tom 0", "“Tom” can write again")       # though he is away
+    join("Tom", server).say("at last")
 
 
 @pytest.mark.parametrize("line, answer", [
-    ("/ban", "Say whom"), ("/mute", "/mute NAME"), ("/mute Nobody", "Nobody called"),
+    ("/ban", "Say whom"), ("/mute", "/mute NAME"), ("/unban", "Banned: nobody"),
+    ("/mute Nobody", "Nobody called"),
     ("/mute Tom soon", "whole number"), ("/mute Tom -1", "whole number"),
     ("/mute Tom 1e9", "whole number")])
 def test_what_is_wrong_is_a_sentence(server, join, line, answer):
@@ -208,10 +228,22 @@ def test_trace_shows_no_password_and_no_session(start_server, join):
                 b'{"a":' * 5000 + b'"password":"Swordfish"'):
         again.send_raw(raw + b"\n")
         again.expect("error")
+    again.send_raw(f"{session}\n".encode())
+    again.expect("error")
+    again.say(f"my session is {session}!")          # one's own fault, but still
+    with join(to=server) as halves:                 # a hello that became two lines
+        halves.send_raw(b'{"type":"hello","name":"T","version":1,"password":\n')
+        halves.send_raw(b'"Swordfish"}\n')
+        halves.send_raw('{"password":"Swordfish"}'.encode("utf-16-le") + b"\n")
+        for _ in range(3):
+            halves.expect("error")
+    again.send_raw('{"password":"Swordfish"}'.encode("utf-16-le") + b"\n")
+    again.expect("error")
     again.send_raw(b"{what is wrong here?\n")
     server.wait_for_line("what is wrong here?")
     printed = "\n".join(server.lines)
     assert "Swordfish" not in printed and session not in printed
+    assert "Swordfish" not in printed.replace("\\x00", "")
     assert session.partition(".")[2] not in printed
     assert len(traced(server)) > 15
     assert '"session":"•••"' in printed and '"password":"•••"' in printed
@@ -222,7 +254,7 @@ def test_what_others_send_cannot_steer_the_operators_terminal(start_server, join
     minou = join("Minou", server)
     minou.send_raw(b"\x1b[2J\xc2\x9b31m\xe2\x80\xae no message\n")
     minou.expect("error")
-    minou.say("a \u202e b \u2028 2026-11-21 faked")
+    minou.say("a \u202e b \u2028 2026-11-21 faked")       # bidi, and a line's end
     minou.leave()
     server.wait_for_line("Minou left")
     printed = "\n".join(server.lines)
@@ -257,3 +289,66 @@ def test_the_hot_line_is_what_json_would_make_of_it(text, ref):
     line = ChattyCat_Server.chat_line(message)
     assert line == ChattyCat_Server.encode(message)
     assert json.loads(line) == message
+
+
+# ---- the terminal and the log ----
+MY_SERVER = '''
+import sys
+sys.path.insert(0, {folder!r})
+from ChattyCat_Server import ChatServer, main
+
+class MyServer(ChatServer):
+    def on_paint(self, person, message):
+        raise ValueError("no such colour: " + message["colour"])
+
+    def console_leave(self, _):
+        sys.exit(3)
+
+if __name__ == "__main__":
+    sys.exit(main(MyServer))
+'''
+
+
+def test_mistakes_of_coursework_harm_neither_terminal_nor_console(tmp_path, join):
+    script = tmp_path / "my_server.py"
+    script.write_text(MY_SERVER.format(folder=str(SERVER.parent)), encoding="utf-8")
+    server = ServerProcess("--rate", "0", console=True)
+    server.command[1] = str(script)
+    with server:
+        minou = join("Minou", server)
+        minou.send({"type": "paint", "colour": "\x1b[31mred"})
+        refused(minou, "bad_message")
+        server.wait_for_line(r"no such colour: \\x1b\[31mred")
+        order(server, "/leave", "SystemExit: 3")
+        order(server, "/who", "1 here")
+        minou.leave()
+        assert "\x1b" not in "\n".join(server.lines)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows the folder says who may read")
+def test_a_log_is_its_owners_alone(start_server, join, tmp_path):
+    log = tmp_path / "server.log"
+    old_mask = os.umask(0)
+    try:
+        server = start_server("--trace", "--rate", "0", "--log", log)
+    finally:
+        os.umask(old_mask)
+    minou = join("Minou", server)
+    while not (tmp_path / "server.log.1").exists():     # at 1 MiB
+        for _ in range(50):
+            minou.say("x" * 3000)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_terminal_that_is_held_up_says_what_it_leaves_out():
+    lines = ChattyCat_Server.TERMINAL
+    assert lines.empty()
+    try:
+        for number in range(ChattyCat_Server.LINES_TO_PRINT + 5):
+            ChattyCat_Server.say(f"line {number}")
+        printed = [lines.get() for _ in range(lines.qsize())]
+    finally:
+        while not lines.empty():
+            lines.get()
+    assert len(printed) == ChattyCat_Server.LINES_TO_PRINT + 1
+    assert "left out" in printed[-1]
