@@ -342,7 +342,8 @@ def test_a_log_is_its_owners_alone(start_server, join, tmp_path):
 
 def test_a_terminal_that_is_held_up_says_what_it_leaves_out():
     lines = ChattyCat_Server.TERMINAL
-    assert lines.empty()
+    while not lines.empty():        # what other tests have left
+        lines.get()
     try:
         for number in range(ChattyCat_Server.LINES_TO_PRINT + 5):
             ChattyCat_Server.say(f"line {number}")
