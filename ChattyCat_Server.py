@@ -1514,12 +1514,16 @@ class MessageHandlers:
             self.room.come_back(person, session, name, since, welcome,
                                 unseen=old is not None)
             how = "is back"
+        self.take_note(person)
+        say(f"{person.name} {how} from {person.address}, {len(self.room.people)} here")
+
+    def take_note(self, person):
+        """Somebody is in: no stranger any more, and known by name."""
         self.strangers.pop(person, None)
         self.came_from[name_key(person.name)] = person.ip
         if len(self.came_from) > AWAY_LIMIT:
             self.came_from.popitem(last=False)
         threading.current_thread().name = f"reader of {person.name}"    # for a debugger
-        say(f"{person.name} {how} from {person.address}, {len(self.room.people)} here")
 
     def why_banned(self, person, message, session):
         """Return why the operator's bans keep this hello out, or None.

@@ -208,7 +208,7 @@ def test_trace_shows_lines_with_time_thread_and_person(start_server, join):
                          r'from Minou: .*"text":"only for you 🐈"')
     for name in ("Minou", "Tom"):
         server.wait_for_line(rf'\[postman\] to {name}: {{"type":"chat","id":1,.*🐈')
-    server.wait_for_line(rf"\[reader of 127.0.0.1:\d+\] from 127.0.0.1:\d+: .*hello")
+    server.wait_for_line(r"\[reader of 127.0.0.1:\d+\] from 127.0.0.1:\d+: .*hello")
 
 
 def test_trace_shows_no_password_and_no_session(start_server, join):
