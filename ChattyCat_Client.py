@@ -372,7 +372,8 @@ def lines(receive):
     the rest of it comes:
 
         recv() -> b'{"type":"li'         no whole line yet
-        recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello']
+        recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello'],
+                                         keeps b'{"ty'
 
     The lines are bytes, without their end. Raises WireError `line_too_long` past 65,536
     bytes, whether or not the "\\n" ever comes: without that limit one client could fill

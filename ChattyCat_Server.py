@@ -323,7 +323,8 @@ def lines(receive):
     the rest of it comes:
 
         recv() -> b'{"type":"li'         no whole line yet
-        recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello']
+        recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello'],
+                                         keeps b'{"ty'
 
     The lines are bytes, without their end. Raises WireError `line_too_long` past 65,536
     bytes, whether or not the "\\n" ever comes: without that limit one client could fill
@@ -701,8 +702,8 @@ class Session:
         """Keep the id of a line that had this label; the oldest labels go."""
         self.receipts[ref] = number
         if len(self.receipts) > RECEIPTS:
-            # An OrderedDict knows its oldest key. A dict has to look for it, 0.6 µs
-            # (measured), past all the places at its start that are empty by now.
+            # An OrderedDict knows its oldest key. A dict has to look for it, past all
+            # the places at its start that are empty by now: 0.4 to 0.8 µs (measured).
             self.receipts.popitem(last=False)
 
 
@@ -1302,8 +1303,7 @@ class SQLiteHistory(History):
             self.last_id = self.value("SELECT max(id) FROM lines") or 0
             self.end_sessions(time.time())
         # WAL: a commit is appended to a second file, FILE-wal. NORMAL: it does not wait
-        # for the disk. So it survives the end of the process, though maybe not of the
-        # computer's power. (Now, and not before: what makes the file stands in itself.)
+        # for the disk, so it survives the end of the process, maybe not a power cut.
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=NORMAL")
 
@@ -2087,9 +2087,10 @@ def listen(host: str, port: int) -> socket.socket:
             # Without it the port of a server that has ended stays taken for a minute
             # (TIME_WAIT) whenever it was the one that closed first.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What people send waits in the kernel until we read it; connections have this
-        # from their listener. By itself Linux lets it grow to 6 MiB, and who floods and
-        # hangs up would still be talking, at 50 messages a second, half an hour later.
+        # What people send waits in the kernel until we read it, and by itself Linux
+        # lets that grow to megabytes. Who floods and hangs up would go on talking for
+        # as long as --rate takes for all of it; with this they were gone after 15 s
+        # (measured). Connections have the size from their listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
         listener.bind(address)          # this address is ours now
         # The backlog: how many connections the kernel keeps ready until accept()

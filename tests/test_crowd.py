@@ -16,7 +16,6 @@ import pytest
 
 import crowd
 import measuring
-from people import SERVER
 
 PROGRAM = Path(crowd.__file__)
 FAULT = 20              # the message at which a wrong server does what is wrong
