@@ -4,6 +4,7 @@ What you write behind it goes to pytest: `python3 -m tests -k wire`, `python3 -m
 --long` (the slow tests too). If this Python has no pytest, one is installed into the
 folder `.venv`: the first time that takes a few seconds and needs the internet.
 """
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 VENV = PROJECT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PARTS = 3
 VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
 
 
@@ -114,39 +116,41 @@ def start_screen():
 
 
 def parts():
-    """What to test: all that is asked for, or two halves that run side by side.
+    """What to test: all that is asked for, or three parts that run side by side.
 
-    The tests mostly wait: for a process to start, for a connection to be lost. Two at
-    a time take little more than half as long (measured: 127 s, and not 209). Only where
-    everything is asked for: two reports of `-k wire` would be one too many.
+    The tests mostly wait: for a process to start, for a connection to be lost. Three
+    at a time took 152 s on two cores, and two 198 s (measured). Only where everything
+    is asked for: three reports of `-k wire` would be two too many.
     """
     files = sorted(str(path) for path in (PROJECT / "tests").glob("test_*.py"))
-    if len(files) < 2 or not {"-q", "-v", "--long"}.issuperset(sys.argv[1:]):
+    if len(files) < PARTS or not {"-q", "-v", "--long"}.issuperset(sys.argv[1:]):
         return [[]]
-    # All windows in one half, the last: they would take the keyboard from each other.
-    middle = len(files) // 2
+    # All windows in one part, the last: they would take the keyboard from each other.
+    cuts = [len(files) * part // PARTS for part in range(PARTS + 1)]
     # (Each keeps the names of its failed tests for itself: they would overwrite them.)
-    return [["-o", "cache_dir=.pytest_cache/first", *files[:middle]],
-            ["-o", "cache_dir=.pytest_cache/second", *files[middle:]]]
+    return [["-o", f"cache_dir=.pytest_cache/{part}", *files[begin:end]]
+            for part, (begin, end) in enumerate(zip(cuts, cuts[1:]))]
 
 
 def run(commands):
-    """Run pytest to its end, or two side by side; return the exit status.
+    """Run pytest to its end, or several side by side; return the exit status.
 
     It is 0 only if all of them ended so.
     """
     # A shell starts a job behind "&" with Ctrl+C ignored, and that would be inherited
     # by all programs that the tests start and stop. A handler is not inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What the second one prints is kept until the first one has ended.
-    with tempfile.TemporaryFile() as kept:
+    # What the others print is kept until all have ended.
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
         running = [subprocess.Popen(command, cwd=PROJECT, stdout=stdout, stderr=stdout)
-                   for command, stdout in zip(commands, (None, kept))]
+                   for command, stdout in zip(commands, [None, *kept])]
         end_together(running)
         statuses = [pytest.wait() for pytest in running]
-        kept.seek(0)
-        shutil.copyfileobj(kept, sys.stdout.buffer)
-        sys.stdout.flush()
+        for output in kept:
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout.buffer)
+            sys.stdout.flush()
     return next(filter(None, statuses), 0)
 
 

@@ -181,8 +181,15 @@ def in_folder(path):
     return Path(path.replace("${workspaceFolder}", str(PROJECT)))
 
 
+def with_a_lesson_open(args):
+    """The args while somebody has a file of lesson 03 in the editor."""
+    return [word.replace("${relativeFileDirname}", "lessons/03_a_stream_of_bytes")
+            for word in args]
+
+
 def answers(args, inputs):
     """The args as the script gets them, once for each answer to VS Code's question."""
+    args = with_a_lesson_open(args)
     for input_ in inputs:
         asked = "${input:%s}" % input_["id"]
         if asked in args:
@@ -214,7 +221,7 @@ def test_f5_starts_programs_with_options_that_they_know():
                 assert "${" not in "".join(args)
                 assert_understands(in_folder(entry["program"]), args)
             started.add(in_folder(entry["program"]))
-    assert started == {SERVER, CLIENT}
+    assert started == {SERVER, CLIENT, PROJECT / "lessons" / "check.py"}
 
 
 def test_f5_starts_a_server_and_clients_together():
@@ -237,7 +244,8 @@ def test_tasks_start_programs_with_options_that_they_know():
         assert in_folder(task["options"]["cwd"]) == PROJECT
         assert task.get("dependsOn") in [None, *tasks]
         if task["args"] != ["-m", "tests"]:
-            assert_understands(PROJECT / task["args"][0], task["args"][1:])
+            assert_understands(PROJECT / task["args"][0],
+                               with_a_lesson_open(task["args"][1:]))
     assert tasks["ChattyCat: run the tests"]["args"] == ["-m", "tests"]
 
 
