@@ -14,6 +14,16 @@ when you asked for something that is not there.
 How it is made: each lesson's folder has an `exercise.py` with small functions, the
 *scenes*. A scene gets a Stage, lets guests come, speak and listen on it, and the first
 expectation that is not met ends it (class Failed). This file is the theatre around it.
+The scenes stand in three lists:
+
+    WORKS      what the lesson's own program does; later ones are asked for it too
+    EXERCISE   what it does when the exercise is done
+    STILL      what the exercise must not change
+
+A later lesson says the same things in another way (first bare text, then lines, then
+JSON). So the scenes of WORKS get a function `talk` from the lesson that is checked: it
+says some texts, and expects that each is answered.
+
 Windows, macOS and Linux; Python's standard library alone.
 """
 import argparse
@@ -631,6 +641,8 @@ def obey(options):
     if options.hint:
         return next_hint(lesson)
     folder = Path(options.folder or lesson.folder).resolve()
+    if options.folder and not folder.is_dir():      # as the pages say it, from elsewhere
+        folder = PROJECT / options.folder
     missing = [name for name in lesson.module.FILES if not (folder / name).is_file()]
     if missing and options.json:
         print(json.dumps({"score": 0, "output": f"There is no {missing[0]}.",
