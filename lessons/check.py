@@ -126,8 +126,9 @@ class Stage:
 
 # Not port 0, “any”: the system's own choice is one of those that it also gives to
 # clients, and one of them could have it before the program asks for it. And one after
-# another: two checks side by side (the tests do that) would take each other's.
-PORTS = itertools.count(random.randrange(10_000, 25_000))
+# another: two checks side by side (the tests do that) would take each other's. In steps
+# of two: a wrong program may listen on the next one.
+PORTS = itertools.count(random.randrange(10_000, 25_000), 2)
 
 
 def free_port():
@@ -641,7 +642,7 @@ def obey(options):
     if options.hint:
         return next_hint(lesson)
     folder = Path(options.folder or lesson.folder).resolve()
-    if options.folder and not folder.is_dir():      # as the pages say it, from elsewhere
+    if options.folder and not folder.is_dir():      # as the pages write it
         folder = PROJECT / options.folder
     missing = [name for name in lesson.module.FILES if not (folder / name).is_file()]
     if missing and options.json:

@@ -53,10 +53,12 @@ CHANGING = re.compile(r"""
 LINUX_ERRNO = {"EADDRINUSE": 98, "EADDRNOTAVAIL": 99, "ECONNRESET": 104,
                "ENOTCONN": 107, "ETIMEDOUT": 110, "ECONNREFUSED": 111}
 
-# The shell must be the master of its terminal: otherwise Ctrl+C reaches nobody.
+# The shell must be the master of its terminal: otherwise Ctrl+C reaches nobody. And who
+# was started with Ctrl+C ignored (`tests &` in a script) would hand that on.
 IN_TERMINAL = """
-import fcntl, os, termios
+import fcntl, os, signal, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv("/bin/sh", ["sh", "-i"])
 """
 
@@ -364,6 +366,7 @@ class Stage:
 
     def play(self, block):
         name = (block.info.split() + ["one"])[1]
+        terminal = None
         for part in parts_of(block):
             self.parts.append(part)
             terminal = self.terminals.get(name)

@@ -19,6 +19,7 @@ a port). A lesson's page also has a form to keep: see compare_form.
 """
 import ast
 import builtins
+import collections
 import difflib
 import errno
 import functools
@@ -92,7 +93,7 @@ class Block(NamedTuple):
 
 
 SPAN = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
-LINK = re.compile(r'''(?:\[(?P<text>[^\[\]]*))?\]\(<?(?P<inline>[^)\s>]+)
+LINK = re.compile(r'''!?(?:\[(?P<text>[^\[\]]*))?\]\(<?(?P<inline>[^)\s>]+)>?\)
     | ^\[[^\]\n]+\]:[ ]*(?P<below>\S+)
     | (?:href|src)="(?P<html>[^"]+)"
     | (?P<bare>https?://[^\s)>"]+)''', re.VERBOSE | re.MULTILINE)
@@ -116,7 +117,7 @@ class Page:
         self.spans, self.links = self.find_spans_and_links()
         blocks = [Thing(block.line, block.indent, "block",
                         "\n".join([block.info, *block.lines])) for block in self.blocks]
-        self.things = sorted(blocks + self.spans + self.links)
+        self.things = sorted(blocks + self.spans + self.links + self.headings)
 
     @property
     def is_lesson(self):
@@ -129,6 +130,8 @@ class Page:
             opens = re.match(r"( *)(```+)\s*([^`]*)$", line)
             if block is None and opens:
                 fence = opens[2]
+                if len(opens[1]) > 3:
+                    self.complain(number, "so far to the right, this is no fence")
                 block = Block(number, len(opens[1]), opens[3].strip(), [])
             elif block is None:
                 prose.append(line)
@@ -151,6 +154,13 @@ class Page:
         for found in re.finditer("`+", bare):
             thing = self.thing(found, "", "")
             self.complain(thing.line, "a back-tick that nothing closes")
+        for found in re.finditer(r"\](?=\()", LINK.sub(
+                lambda link: re.sub(r"[^\n]", "x", link[0]), bare)):
+            self.complain(self.thing(found, "", "").line, "a link that is not whole")
+        for found in re.finditer(r"\\[`\[\]!]|~~~|<(pre|code|a|img)\b|(?<!^)<!--(?=.*>)"
+                                 if self.is_lesson else r"~~~", text):
+            self.complain(self.thing(found, "", "").line,
+                          f"“{found[0]}” would hide something from this guard")
         links = [self.thing(found, "link", text[found.start():found.end()])
                  for found in LINK.finditer(bare)]
         return spans, links
@@ -301,6 +311,13 @@ def mended_python(page, block):
     return [block.lines[0], *((indent + line).rstrip() for line in new)]
 
 
+def compare_typed(block):
+    """A line that is nearly a typed one would be taken for output, and be “mended”."""
+    for number, line in enumerate(block.lines, block.line + 1):
+        if line[:1] in ("$", ">", "^") and not consoles.TYPED.fullmatch(line):
+            yield Complaint(number, "is this typed? Then it is “$ …”, “> …” or a key")
+
+
 # --- diff blocks: steps from file to file ---
 
 class Workbench:
@@ -312,7 +329,7 @@ class Workbench:
     def __init__(self, page):
         self.page, self.story, self.complaints = page, [], []
         self.files, self.broken = programs_before(page), {}
-        self.touched = {}       # name -> line of its last step
+        self.touched = collections.defaultdict(lambda: 1)   # name -> its last step
         events = [event for event in page.blocks + page.headings
                   if event.kind in ("##", "###", "diff", "console")]
         for event in sorted(events, key=lambda event: event.line):
@@ -324,8 +341,10 @@ class Workbench:
             files = {**self.files, **self.broken}
             self.story.append((event, {name: "\n".join(lines)
                                        for name, lines in files.items()}))
-        for name in self.touched:
-            self.compare_end(name)
+        # Also those that no step has touched: they are shown at work all the same.
+        for name in self.files:
+            if page.is_lesson and (page.folder / name).exists() or name in self.touched:
+                self.compare_end(name)
 
     def apply(self, block):
         found = re.fullmatch(r"# (\w+\.py)(, broken)?", (block.lines or [""])[0])
@@ -511,8 +530,8 @@ def words_of_blocks(text, project):
 
 def options_for(page):
     """All words of the project's programs that look like an option."""
-    paths = [*page.project.glob("*.py"), *page.project.glob("tests/*.py"),
-             *page.project.glob("lessons/**/*.py")]
+    paths = [*page.project.glob("*.py"), *page.project.glob("lessons/**/*.py"),
+             pathlib.Path(__file__)]
     return frozenset().union(*(options_in(read(path)) for path in paths))
 
 
@@ -718,6 +737,8 @@ def compare_still(page):
     for block in page.blocks:
         if block.kind == "python":
             complaints.append(compare_python(page, block))
+        if block.kind == "console":
+            complaints += compare_typed(block)
     complaints += page.bench.complaints
     complaints += compare_spans(page)
     complaints += compare_links(page)
@@ -732,7 +753,10 @@ def all_pages(project=PROJECT):
 
 
 def update(page, parts):
-    """Write into the page what is really so; return whether that changed anything."""
+    """Write into the page what is really so; return the new page, or None.
+
+    Only what then stands the test: the page is played again before it is written.
+    """
     new = {}
     for block in page.blocks:
         if block.kind == "python" and compare_python(page, block):
@@ -749,10 +773,24 @@ def update(page, parts):
             new[part.number - 1, last] = lines, part.block.indent
     lines = list(page.lines)
     for (begin, end), (instead, indent) in sorted(new.items(), reverse=True):
-        lines[begin:end] = [(" " * indent + line).rstrip() for line in instead]
-    if new and page.path.read_text(encoding="utf-8") == page.text:  # nobody wrote since
-        write(page.path, "\n".join(lines))
-    return bool(new)
+        instead = [(" " * indent + line).rstrip() for line in instead]
+        # A program that breaks must not become what the page teaches.
+        breaks = "Traceback" in "".join(instead) and (
+            "Traceback" not in "".join(lines[begin:end]))
+        # Nor is anything taken away: it may be a typed line, with a letter missing.
+        if breaks or len(instead) < end - begin:
+            return None
+        lines[begin:end] = instead
+    if not new or page.path.read_text(encoding="utf-8") != page.text:  # written since
+        return None
+    mended = Page(page.path, "\n".join(lines), page.project)
+    if any(consoles.compare(consoles.play(mended))):
+        return None
+    for begin, end in sorted(new):
+        print(f"{page.name}:{begin + 1}: mended, was: " + " / ".join(
+            page.lines[begin:end]))
+    write(page.path, mended.text)
+    return mended
 
 
 def look_at(path, project, quick):
@@ -770,23 +808,30 @@ def main(words=None, project=PROJECT):
             consoles.why_no_console() or "not together with --quick"))
     if not quick and consoles.why_no_console():
         print("Not compared: what the terminals show.", consoles.why_no_console())
+    strange = [word for word in words if word.startswith("--")
+               and word not in ("--update", "--quick")]
     named = [path for word in words if not word.startswith("--")
              for path in glob.glob(word) or [word]]
-    seals, status = read_seals(project), 0
+    strange += [path for path in named if not os.path.isfile(path)]
+    if strange:
+        sys.exit(f"{strange[0]} is neither a page nor an option (--update, --quick)")
+    seals, new_seals, status = read_seals(project), {}, 0
     for path in named or all_pages(project):
         page, parts, complaints = look_at(path, project, quick)
-        if complaints and is_update and update(page, parts):
-            page, parts, complaints = look_at(path, project, quick)
+        mended = update(page, parts) if complaints and is_update else None
+        if mended:
+            page, complaints = mended, compare_still(mended)
         if is_update and not complaints:
-            seals[page.name] = seal_of(page)
+            new_seals[page.name] = seal_of(page)
         if not is_update:
             complaints += compare_seal(page, seals.get(page.name))
         for line, sentence in sorted(complaints):
             status = 1
             print(f"{page.name}:{line}: {sentence}", flush=True)
     if is_update:
-        write_seals(seals, project)
-    if is_update and project == PROJECT:
+        # Read once more: somebody may have sealed other pages meanwhile.
+        write_seals({**read_seals(project), **new_seals}, project)
+    if is_update and project == PROJECT and not status:
         write_untouched()
     return status
 

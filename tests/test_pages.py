@@ -538,7 +538,8 @@ def test_update_mends_code_and_output_and_nothing_else(lesson, capsys, quick_to_
         assert broken.count(old) == 1
         broken = broken.replace(old, new)
     lesson.write_text(broken, encoding="utf-8")
-    assert run(lesson, "--update") == 0 and capsys.readouterr().out == ""
+    assert run(lesson, "--update") == 0
+    assert "README.md:55: mended, was: " in capsys.readouterr().out
     mended = lesson.read_text(encoding="utf-8")
     # Any time will do. The one of the page stays, so that it need not change each day.
     assert mended == PAGE.replace("17:00:00", "18:30:00")
@@ -568,3 +569,55 @@ def test_a_seal_notices_what_a_comparison_lets_pass(lesson, capsys):
 def test_the_seals_are_those_of_the_pages():
     names = [path.relative_to(PROJECT).as_posix() for path in PAGES]
     assert list(json.loads(pages.seal_file(PROJECT).read_text("utf-8"))) == names
+
+
+# --- what only a whole page shows ---
+
+@every_page
+def test_what_is_folded_away_is_closed_again(path):
+    text = path.read_text(encoding="utf-8")
+    for tag in ("details", "summary"):
+        assert text.count(f"<{tag}>") == text.count(f"</{tag}>")
+    assert set(re.findall(r"</?(\w+)>", text)) <= {"details", "summary"}
+
+
+def test_pages_name_what_f5_can_start():
+    launch = (PROJECT / ".vscode" / "launch.json").read_text(encoding="utf-8")
+    text = " ".join(" ".join(path.read_text(encoding="utf-8").split())
+                    for path in PAGES)
+    named = re.findall(r"(?:F5(?: on)?|choose) “([^”]+)”", text)
+    assert len(named) >= 3
+    assert [name for name in named if f'"name": "{name}"' not in launch] == []
+
+
+@needs_terminal
+@pytest.mark.parametrize("old, new", [
+    ("> hello\n", ">hello\n"),                      # nearly typed
+    ("> hello\n", "hello\n"),                       # no longer typed at all
+], ids=["nearly", "not at all"])
+def test_update_takes_nothing_away_that_is_typed(lesson, old, new, quick_to_judge):
+    text = PAGE.replace(old, new, 1)
+    assert text != PAGE
+    lesson.write_text(text, encoding="utf-8")
+    assert run(lesson, "--update") == 1
+    assert lesson.read_text(encoding="utf-8") == text
+
+
+@needs_terminal
+def test_update_does_not_teach_what_a_broken_program_prints(lesson, quick_to_judge):
+    (lesson.parent / "cat.py").write_text(
+        PROGRAM.replace("def main():", "def main():\n    1 / 0"), encoding="utf-8")
+    text = PAGE.replace("+def main():", "+def main():\n+    1 / 0")
+    lesson.write_text(text, encoding="utf-8")
+    assert run(lesson, "--update") == 1
+    assert lesson.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("old, new, sentence", [
+    ("(cat.py)", "(cat.py", "a link that is not whole"),
+    ("[", "\\[", "would hide something"),
+    ("```console cat\n", "    ```console cat\n", "this is no fence"),
+    ("## Predict", "<!-- -->\n## Predict", "would hide something")])
+def test_nothing_hides_from_the_guard(lesson, old, new, sentence):
+    assert old in PAGE
+    assert sentence in still(lesson, PAGE.replace(old, new, 1))
