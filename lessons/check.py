@@ -133,7 +133,12 @@ PORTS = itertools.count(random.randrange(10_000, 25_000), 2)
 
 def free_port():
     for port in PORTS:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            # Only bound, and never listening: a program that another thread starts in
+            # this moment has our socket until its exec(), and guests would reach that.
+            if os.name != "nt":         # there it would mean: also if it is in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             return port
 
 

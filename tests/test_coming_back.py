@@ -491,7 +491,7 @@ def test_the_newest_1000_refs_are_known(join, pair):
 def test_a_receipt_does_not_overtake_history(join, pair):
     """Two connections break at once: what is asked again comes behind what is old."""
     witness, minou = pair
-    said = talk(witness, *[f"{number} {'x' * 3000}" for number in range(300)])
+    said = talk(witness, *[f"{number} {'x' * 1100}" for number in range(300)])
     lose(minou, witness)
     receipt = come_back(join, minou, since=said[-1]["id"]).say("mine", ref="r")
     again = join()
