@@ -273,7 +273,7 @@ class Guest:
         self.patience = PATIENCE + len(data) / BYTES_A_SECOND
         size, pause = {"whole": (len(data), 0), "a byte at a time": (1, 0.001),
                        "in two halves": ((len(data) + 1) // 2, 0.02),
-                       "with a long pause in it": ((len(data) + 1) // 2, 0.5)}[way]
+                       "with a long pause in it": ((len(data) + 1) // 2, 0.7)}[way]
         with contextlib.suppress(OSError):      # we shall see when we listen
             for start in range(0, len(data), max(1, size)):
                 self.sock.sendall(data[start:start + size])
@@ -553,14 +553,14 @@ def report(lesson, results, seed, options):
 
 def report_json(lesson, results, seed):
     """Print what graders read (Gradescope's results.json); return the exit status."""
-    tests = [{"name": f"{kind}: {title}", "max_score": 1, "score": 0 if failed else 1,
-              "status": "failed" if failed else "passed",
-              "output": "\n".join(explain(steps, failed)) if failed else ""}
-             for kind, title, _, steps, failed in results]
-    # What came with the lesson gives no points: they are for the exercise.
-    for test in tests:
-        if not test["name"].startswith("exercise"):
-            test["max_score"] = test["score"] = 0
+    tests = []
+    for kind, title, _, steps, failed in results:
+        # What came with the lesson gives no points: they are for the exercise.
+        points = 1 if kind.startswith("exercise") else 0
+        tests.append({"name": f"{kind}: {title}", "max_score": points,
+                      "score": 0 if failed else points,
+                      "status": "failed" if failed else "passed",
+                      "output": "\n".join(explain(steps, failed)) if failed else ""})
     solved = all(test["status"] == "passed" for test in tests)
     print(json.dumps({
         "output": f"Exercise {lesson.number}, seed {seed}",

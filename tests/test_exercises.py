@@ -185,6 +185,9 @@ WRONG = {
         ("a silent end of bad bytes", "server.py",
          [('return "That was not UTF-8.\\n"', 'return ""')],
          "The server has hung up without an answer."),
+        ("counting what is no text", "server.py",
+         [('was not UTF-8.\\n"', 'was not UTF-8.\\n0 characters, 0 bytes\\n"')],
+         "What is no text gets this one line, and nothing else."),
         ("the pieces of the one before", "server.py",
          [("    pieces = []\n", "    pieces = PIECES\n"),
           ('return b"".join(pieces)', 'return b"".join([PIECES.pop(0) for _ in '

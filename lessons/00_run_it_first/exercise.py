@@ -29,7 +29,7 @@ def another_port(stage):
 
 
 def start_server(stage):
-    """Start the real server with the student's options; return its port."""
+    """Start the real server with the student's options; note where it listens."""
     stage.close()                       # the one of the scene before, if it runs
     options = ["@" + str(stage.folder / "server_options.txt"), "--no-console"]
     server = stage.program = Program(

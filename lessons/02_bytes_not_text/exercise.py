@@ -54,6 +54,7 @@ def bytes_that_are_no_text(stage, talk):
         guest.has_said_all()
         if talk.no_text:
             guest.hears(talk.no_text)
+            guest.hears_end("What is no text gets this one line, and nothing else.")
         else:
             guest.line()
     talk(stage, [stage.text()])
