@@ -24,32 +24,37 @@ Three layers, and each knows only the one below it:
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
-If you read only one thing, read region 3. If two, then Window.drain() in region 12 as
+If you read only one thing, read region 4. If two, then Window.drain() in region 15 as
 well: there the network meets the window.
 
-The regions, in reading order (what a region uses stands above it; 11 is kept for the
+The regions, in reading order (what a region uses stands above it; 14 is kept for the
 wire view, which is not here yet):
-   1  Settings and the last login — the command line, and one small file
-   2  The wire — bytes to messages and back; names, text and times
-   3  The connection — two threads, two queues, and trying again
-   4  Lines and logs — conversations, on the screen and in files
-   5  Conversations — people, messages, receipts: what the server tells us
-   6  Commands — command_msg, … found by name
-   7  The window: look and login — colours, fonts, the login card
-   8  The window: people — the list on the left
-   9  The window: messages — one Text for each conversation
-  10  The window: composer and menus — what stands above and below the messages
-  12  The window: all together — where the network meets the screen
-  13  Plain lines — the same chat without a window
-  14  Main — which face to show
+   1  Settings and the last login — the command line, and small files
+   2  The wire — bytes to messages and back; names, text, times, TLS
+   3  Reaching a server — starting one, knowing one again, why there is none
+   4  The connection — two threads, two queues, and trying again
+   5  Lines and logs — conversations, on the screen and in files
+   6  Conversations — people, messages, receipts: what the server tells us
+   7  Logging in — and out, and trusting a server
+   8  Commands — command_msg, … found by name
+   9  The window: look — colours, fonts, sizes
+  10  The window: login — the card in the middle
+  11  The window: people — the list on the left
+  12  The window: messages — one Text for each conversation
+  13  The window: composer and menus — what stands above and below the messages
+  15  The window: all together — where the network meets the screen
+  16  Plain lines — the same chat without a window
+  17  Main — which face to show
 
-To add a command, write one method command_<word> in region 6; its docstring is its
-line in /help. To understand a new kind of message, one method on_<type> in region 5.
+To add a command, write one method command_<word> in region 8; its docstring is its
+line in /help. To understand a new kind of message, one method on_<type> in region 6.
 """
 import argparse
 import collections
 import contextlib
 import dataclasses
+import getpass
+import hashlib
 import json
 import logging.handlers
 import math
@@ -65,7 +70,8 @@ import threading
 import time
 import traceback
 import unicodedata
-from datetime import datetime, timezone
+import warnings
+from datetime import datetime
 
 try:
     # Tk comes with Python on Windows and from python.org; on Debian it is a package of
@@ -75,6 +81,11 @@ try:
     from tkinter import ttk
 except ImportError:
     tk = None
+try:
+    # A Python that was built without OpenSSL can chat too, only not by TLS.
+    import ssl
+except ImportError:
+    ssl = None
 
 VERSION = "1.0"
 
@@ -134,12 +145,40 @@ def port_number(word) -> int:
     return int(word)
 
 
-def port_option(word):
+def read_fingerprint(word) -> str:
+    """Return a fingerprint as the servers print it, however it was typed."""
+    digits = re.sub(r"[\s:-]", "", word).upper()
+    if not re.fullmatch("[0-9A-F]{64}", digits):
+        raise ValueError("A fingerprint has 64 digits, 0 to 9 and A to F; the server's "
+                         "terminal shows it.")
+    return "-".join(digits[at:at + 4] for at in range(0, 64, 4))
+
+
+def option(convert):
     """The same for argparse, which wants an error of its own kind, without a dot."""
-    try:
-        return port_number(word)
-    except ValueError as problem:
-        raise argparse.ArgumentTypeError(str(problem).rstrip(".")) from None
+    def convert_option(word):
+        try:
+            return convert(word)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(str(problem).rstrip(".")) from None
+    return convert_option
+
+
+def read_password(wanted: bool) -> str:
+    """Return the password from the environment, or ask for it if it is `wanted`.
+
+    Never from the command line: that stands in the list of processes, for all users of
+    this computer.
+    """
+    password = os.environ.get("CHATTYCAT_PASSWORD", "")
+    if wanted and not password:
+        # getpass() reads without showing what is typed. Where it cannot hide it, it
+        # would warn and go on; here it is an error like all others: nobody to ask.
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                password = getpass.getpass("The server's password: ")
+    return password
 
 
 def read_options(words=None):
@@ -157,10 +196,17 @@ def read_options(words=None):
     # the server listens on 127.0.0.1 alone.
     options.add_argument("--host", help="the server's address (default: the one of "
                          "your last login, or 127.0.0.1)")
-    options.add_argument("--port", type=port_option, metavar="N",
+    options.add_argument("--port", type=option(port_number), metavar="N",
                          help="the server's TCP port (default: the one of your last "
                          f"login, or {PORT})")
     options.add_argument("--name", help="your name; connects at once")
+    options.add_argument("--password", action="store_true", help="ask for the server's "
+                         "password here (CHATTYCAT_PASSWORD in the environment is "
+                         "taken without asking)")
+    options.add_argument("--tls", action="store_true", help="encrypt all that travels")
+    options.add_argument("--fingerprint", type=option(read_fingerprint), metavar="HEX",
+                         help="TLS, and with the server of this fingerprint only: its "
+                         "terminal shows it")
     options.add_argument("--plain", action="store_true",
                          help="no window: type and read lines in this terminal")
     options.add_argument("--theme", choices=("auto", "light", "dark"), default="auto",
@@ -195,123 +241,47 @@ def user_folder() -> str:
                         or os.path.join(home, ".config"), "chattycat")
 
 
-def system_theme() -> str:
-    """Ask the system whether its windows are dark; "light" where it cannot say.
+class UserFile:
+    """A small file of JSON that is kept for this user, and that nobody else can read.
 
-    Each system has its own place for it, and Tk asks none of them.
-    """
-    try:
-        if os.name == "nt":
-            # Imported here: elsewhere there is no such module.
-            import winreg
-            with winreg.OpenKey(winreg.HKEY_CURRENT_USER, r"Software\Microsoft\Windows"
-                                r"\CurrentVersion\Themes\Personalize") as key:
-                light, _ = winreg.QueryValueEx(key, "AppsUseLightTheme")
-            return "light" if light else "dark"
-        ask = (["defaults", "read", "-g", "AppleInterfaceStyle"]
-               if sys.platform == "darwin" else
-               ["gsettings", "get", "org.gnome.desktop.interface", "color-scheme"])
-        # A program of the system's, with a limit: a desktop that hangs must not keep
-        # our window from opening. On macOS the setting exists only when it is dark.
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=1).stdout
-        return "dark" if "dark" in answer.lower() else "light"
-    except (OSError, subprocess.SubprocessError):
-        return "light"
-
-
-class LocalServer:
-    """A server on this computer, started from here because none answered.
-
-    The error that beginners meet most is a server that is not running. It is a child
-    of this program, like any other: what ends us by force, such as VS Code's Stop,
-    ends it too, and none is left behind that holds the port.
+    One can look into it, and mend it, with any editor. So it may be cut short, or hold
+    a list where an object should be: each of these is one sentence, and the chat goes
+    on. A chat without its files is a chat.
     """
 
-    def __init__(self):
-        self.process = None
+    def __init__(self, name, what):
+        """`what` it holds, for a sentence."""
+        self.path, self.what = os.path.join(user_folder(), name), what
+        self.trouble = ""               # one sentence, if something is wrong with it
 
-    def is_possible(self, host: str) -> bool:
-        """Whether a server for this address could be started here, and is not yet."""
-        return (host in THIS_COMPUTER and os.path.exists(SERVER_SCRIPT)
-                and (self.process is None or self.process.poll() is not None))
-
-    def start(self, port: int):
-        """Start it; it needs a moment until it can be talked to.
-
-        Whether it could start is not asked: if it could, the next attempt to connect
-        will tell, and if not, it says why in the terminal.
-        """
-        # stdout into nothing: into a pipe that nobody reads, the server's lines would
-        # fill 64 KiB one day, and then its print() would wait for ever.
-        self.process = subprocess.Popen(
-            [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    def stop(self):
-        """End it, if it was started from here.
-
-        terminate() sends SIGTERM, which our server takes as Ctrl+C: whoever else has
-        come in gets a goodbye. On Windows it ends at once, and they see it break.
-        """
-        if self.process is not None:
-            self.process.terminate()
-
-
-class LastLogin:
-    """The server, port and name of the last login; never a password.
-
-    Who closes the window by mistake is back with one press of Enter. A small file of
-    JSON, so that one can read it, and mend it, with any editor.
-    """
-
-    def __init__(self):
-        """The values of somebody who was never here before."""
-        self.path = os.path.join(user_folder(), "last_login.json")
-        self.host, self.port, self.name = THIS_COMPUTER[0], PORT, ""
-        self.trouble = ""               # one sentence, if the file was broken
-
-    def load(self):
-        """Read the file, if there is one, and return this object.
-
-        Nothing here may end the program: a chat without a last login is a chat.
-        """
+    def read(self, take):
+        """Call take() with what stands in it; if that raises, the file is broken."""
+        self.trouble = ""
         try:
             with open(self.path, encoding="utf-8") as file:
-                login = json.load(file)
-            # The wire's own check of fields: a number where a name should be would
-            # come up only later, deep inside Tk.
-            values = (field(login, "host"), port_number(str(field(login, "port", int))),
-                      field(login, "name"))
-            # All or none: half of a login would be somebody else's.
-            self.host, self.port, self.name = values
-        except FileNotFoundError:
+                take(json.load(file))
+        except (FileNotFoundError, NotADirectoryError):
             pass                        # the first time on this computer
         except (OSError, ValueError, AttributeError, TypeError, WireError,
                 RecursionError) as problem:
-            # It is a file like any other: cut short, edited by hand, a list where an
-            # object should be. Each of these is one sentence, and the chat begins.
             self.put_aside(problem)
-        return self
 
     def put_aside(self, problem):
         """Keep a file that cannot be read, under another name: it may be repaired.
 
-        Left where it is, the next login would write over it.
+        Left where it is, the next write() would go over it.
         """
-        self.trouble = f"Your last login could not be read ({problem})."
+        self.trouble = f"{self.what} could not be read ({problem})."
         try:
             os.replace(self.path, self.path + ".broken")
             self.trouble += f" It is kept as {self.path}.broken."
         except OSError:
             pass                        # a folder that we may not write into
 
-    def save(self, host, port, name):
-        """Remember a login that has worked.
-
-        A new file is written and then renamed, in one step of the file system: a crash
-        at any moment leaves the old file or the new one, and never half of one.
-        """
-        self.host, self.port, self.name, self.trouble = host, port, name, ""
+    def write(self, value):
+        """Write a new file and rename it, which is one step of the file system: a crash
+        at any moment leaves the old file or the new one, and never half of one."""
+        self.trouble = ""
         try:
             # 0o700: a folder that only this user may look into.
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -322,21 +292,50 @@ class LastLogin:
             new = f"{self.path}.{os.getpid()}"
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(handle, "w", encoding="utf-8") as file:
-                json.dump({"host": host, "port": port, "name": name}, file)
+                json.dump(value, file)
             os.replace(new, self.path)
         except OSError as problem:      # a full disk must not cost anybody the chat
-            self.trouble = f"Your login could not be remembered ({problem})."
+            self.trouble = f"{self.what} could not be remembered ({problem})."
+
+
+class LastLogin(UserFile):
+    """The server, port and name of the last login; never a password.
+
+    Who closes the window by mistake is back with one press of Enter.
+    """
+
+    def __init__(self):
+        """The values of somebody who was never here before."""
+        super().__init__("last_login.json", "Your last login")
+        self.host, self.port, self.name, self.tls = THIS_COMPUTER[0], PORT, "", False
+
+    def load(self):
+        """Read the file, if there is one, and return this object."""
+        self.read(self.take)
+        return self
+
+    def take(self, login):
+        # The wire's own check of fields: a number where a name should be would come up
+        # only later, deep inside Tk.
+        values = (field(login, "host"), port_number(str(field(login, "port", int))),
+                  field(login, "name"), field(login, "tls", bool, default=False))
+        # All or none: half of a login would be somebody else's.
+        self.host, self.port, self.name, self.tls = values
+
+    def save(self, host, port, name, tls=False):
+        """Remember a login that has worked."""
+        self.host, self.port, self.name, self.tls = host, port, name, tls
+        self.write({"host": host, "port": port, "name": name, **({"tls": True} if tls
+                                                                 else {})})
 # endregion
 
 
 # region 2. The wire  (lesson 04)
 # This region stands in both scripts, the same to the letter (a test compares), so
 # that the client works when it is copied alone to another computer.
-#
 # A socket is a program's end of a connection. What goes into one end comes out of the
-# other, byte for byte and in order: that is TCP. The work behind it is done by the
-# kernel, the heart of the operating system; a program only asks it: connect, send
-# these bytes, wait until some have come (recv).
+# other, byte for byte and in order: that is TCP. The work is done by the kernel, the
+# heart of the system, which a program asks: connect, send these bytes, receive some.
 PORT = 9999
 PROTOCOL = 1
 LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
@@ -348,11 +347,8 @@ COLORS = 12                 # the server gives out an index from 0 to 11
 
 
 class WireError(Exception):
-    """A line that breaks the protocol: `code` for programs, `text` for people.
-
-    It travels as it is, as an `error`. Whoever finds the mistake words the sentence:
-    there it is known what was wrong and what to do.
-    """
+    """A line that breaks the protocol: `code` for programs, `text` for people. It is
+    worded where the mistake is found: there it is known what was wrong."""
 
     def __init__(self, code: str, text: str):
         super().__init__(text)
@@ -366,18 +362,14 @@ class WireError(Exception):
 def lines(receive):
     """Yield the lines that `receive()` brings in: a list for each time it brings some.
 
-    `receive` returns some bytes, or b"" at the end. TCP is a stream and knows nothing
-    of lines: what the other side sent in one piece may arrive in two, and two pieces
-    may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
-    the rest of it comes:
-
+    `receive` returns some bytes, or b"" at the end. TCP knows nothing of lines: what
+    was sent in one piece may arrive in two, and two pieces as one (lesson 03). What
+    stands behind the last "\\n" is kept until the rest of it comes:
         recv() -> b'{"type":"li'         no whole line yet
         recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello'],
                                          keeps b'{"ty'
-
     The lines are bytes, without their end. Raises WireError `line_too_long` past 65,536
-    bytes, whether or not the "\\n" ever comes: without that limit one client could fill
-    our memory with one endless line.
+    bytes, whether or not the "\\n" ever comes: or one endless line fills our memory.
     """
     rest = b""
     while True:
@@ -409,12 +401,9 @@ def encode(message: dict) -> bytes:
     return (ENCODER.encode(message) + "\n").encode("utf-8", "replace")
 
 
-def no_constant(word):
-    raise ValueError(f"{word} is not JSON")
-
-
-# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know.
-DECODER = json.JSONDecoder(parse_constant=no_constant)
+# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know. Nor
+# does int(), which raises ValueError.
+DECODER = json.JSONDecoder(parse_constant=int)
 
 
 def decode(line: bytes) -> dict:
@@ -439,9 +428,7 @@ REQUIRED = object()
 
 def field(message: dict, name: str, kind=str, default=REQUIRED):
     """Return the field `name` if it is of this kind; else WireError `bad_message`.
-
-    With a `default` the field may be left out.
-    """
+    With a `default` the field may be left out."""
     if name not in message and default is not REQUIRED:
         return default
     value = message.get(name)
@@ -467,15 +454,15 @@ def clean_name(name: str) -> str:
 
     NFKC first (as in RFC 8265): Unicode can write the same letter in several ways, and
     this makes one of them: "Ｔｏｍ" in full-width letters becomes "Tom". Then letters
-    and digits only: a name with spaces could look like a name and the words "is a
-    thief", and /msg could not tell where it ends.
+    and digits only: with spaces it could look like a name and the words "is a thief".
     """
     name = normal(name)
-    # Python's isalnum() knows the letters and digits of every script. The two behind
-    # it are the Hangul fillers: letters too, but nobody can see them.
-    good = all((character.isalnum() and character not in "\u115f\u1160")
-               or character in "_-." for character in name)
-    if not (good and 1 <= len(name) <= NAME_LIMIT and name[0].isalnum()):
+    # Python's isalnum() knows the letters and digits of every script. Those behind it,
+    # fillers of Korean and Egyptian, are letters too, but nobody can see them.
+    good = 1 <= len(name) <= NAME_LIMIT and name[0].isalnum() and all(
+        character.isalnum() and character not in "\u115f\u1160\U00013441\U00013442"
+        or character in "_-." for character in name)
+    if not good:
         raise WireError("bad_name", f"A name has 1 to {NAME_LIMIT} letters, digits, "
                         "“_”, “-” or “.”, and begins with a letter or digit.")
     if name_key(name) == "server":
@@ -486,19 +473,17 @@ def clean_name(name: str) -> str:
 def name_key(name: str) -> str:
     """Return what names are compared by: "TOM", "tom" and "ｔｏｍ" are one person.
 
-    Otherwise somebody could sit beside Tom as tom, and answer in his place.
-
-    casefold() and not lower(): "STRASSE" and "straße" are the same too. NFKC again
-    after it, because casefold can take a letter apart.
+    Otherwise somebody could sit beside Tom as tom, and answer in his place. casefold()
+    and not lower(): "STRASSE" and "straße" are the same too. NFKC again after it,
+    because casefold can take a letter apart.
     """
     return normal(normal(name).casefold())
 
 
 def normal(name: str) -> str:
-    """Return the NFKC form; what is too long to be anybody's name stays as it is.
-
-    A line full of accents takes 3 s to normalize (measured: it sorts them one by one),
-    and nobody else runs meanwhile. Four characters at most become one of a name.
+    """Return the NFKC form; what is too long to be anybody's name stays as it is: a
+    line full of accents takes 3 s (measured: they are sorted one by one), and nobody
+    else runs meanwhile. Four characters at most become one of a name.
     """
     if len(name) > 4 * NAME_LIMIT:
         return name
@@ -506,11 +491,8 @@ def normal(name: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return the text without the space around it, or raise WireError `bad_text`.
-
-    What is bad is refused, and not mended in silence: the sender should know that the
-    others would have read something else than was typed.
-    """
+    """Return the text without the space around it, or raise WireError `bad_text`: what
+    is bad is refused, and not mended in silence, so that the sender knows of it."""
     text = text.strip()
     if not 1 <= len(text) <= TEXT_LIMIT:
         raise WireError("bad_text", f"A message has 1 to {TEXT_LIMIT} characters; "
@@ -526,21 +508,87 @@ def clean_text(text: str) -> str:
     return text
 
 
-def utc_now() -> str:
-    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z".
-
-    UTC is the same everywhere and knows no summer time. Only the screens show local
-    time: two people in two countries read two clocks, and mean one moment.
-    """
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return now.replace("+00:00", "Z")
-
-
 def local_time(stamp: str) -> datetime:
     """Return a time from the wire in this computer's zone; ValueError if it is none."""
     # Before Python 3.11 fromisoformat() does not know the "Z".
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone()
 
+
+class TLS:
+    """A filter for the bytes of one connection: encrypts what leaves, decrypts what
+    has come, and raises ssl.SSLError where somebody has changed it on the way.
+
+    OpenSSL does that, and here it knows no socket. It takes what has arrived from one
+    buffer (a BIO) and leaves in another what is to be sent, bytes of its own included:
+    first of all the two sides agree on keys, in a handshake. (With ssl.SSLSocket, in
+    some Pythons, a recv() that waits holds up the send().) Two threads use it, hence
+    the lock. But only one may call encrypt() and send what it returns: two would
+    overtake each other, and the other side reads BAD_RECORD_MAC.
+    """
+
+    def __init__(self, context, server_side, agreed=lambda: None):
+        """`agreed()` is called after the handshake, before anything is decrypted."""
+        self.arrived, self.leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.arrived, self.leaving, server_side)
+        self.lock, self.agreed = threading.Lock(), agreed
+        self.ready = self.over = False
+
+    def read(self, receive, flush) -> bytes:
+        """Return some of what receive() brings, decrypted; b"" at the end.
+
+        Calls flush() when TLS itself has something to say: encrypt(b"") returns it.
+        """
+        plain = b""
+        while not (plain or self.over) and (data := receive()):
+            try:
+                plain = self.decrypt(data)
+            finally:                    # its complaint too, before we hang up
+                if self.leaving.pending:
+                    flush()
+        return plain
+
+    def decrypt(self, data) -> bytes:
+        plain = bytearray()
+        with self.lock:
+            self.arrived.write(data)
+            try:
+                if not self.ready:
+                    self.tls.do_handshake()
+                    self.agreed()
+                    self.ready = True
+                while piece := self.tls.read(16_384):
+                    plain += piece
+                self.over = True        # b"": they have ended it in good order…
+            except ssl.SSLWantReadError:
+                pass                    # no whole record is left, more will come
+            except ssl.SSLZeroReturnError:
+                self.over = True        # …and so have we
+        return plain
+
+    def encrypt(self, data) -> bytes:
+        """Return what is to be sent; None is TLS's own goodbye (RFC 8446, 6.1). Before
+        the handshake is done `data` is lost: there is no key for it yet."""
+        pieces = []
+        with self.lock:
+            if data is None:
+                with contextlib.suppress(ssl.SSLError):     # it wants theirs, too
+                    self.tls.unwrap()
+            elif self.ready:
+                # In small records: none can be read before its end has come. And a BIO
+                # stays as large as the most that it ever held.
+                for start in range(0, len(data), 4096):
+                    self.tls.write(data[start:start + 4096])
+                    pieces.append(self.leaving.read())
+            return b"".join(pieces) + self.leaving.read()
+# endregion
+
+
+# region 3. Reaching a server  (lesson 19)
+# What stands between "there is an address" and "somebody reads what I say": a socket
+# that is set up well, a server that runs, and the certainty that it is the right one.
+# The names of computers and the cables between them belong to others. Who owns the
+# Wi-Fi can let any address lead to his own computer. TLS makes what travels unreadable
+# for him; the fingerprint below finds out whether it travels to him.
 
 def tune(sock: socket.socket):
     """Set what every chat connection wants, on both sides.
@@ -562,10 +610,195 @@ def tune(sock: socket.socket):
             if hasattr(socket, option):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
                 break
+
+
+def source(sock, outbox, tls):
+    """Return the function that brings lines() its bytes, decrypted if there is TLS.
+
+    The lines do not know of TLS, and TLS does not know of lines: each can be read, and
+    tested, without the other.
+    """
+    if tls is None:
+        return lambda: receive(sock)
+    # Only the send thread sends. An empty piece in its queue makes it ask the filter,
+    # and what TLS itself has to say goes out with it.
+    return lambda: tls.read(lambda: receive(sock), lambda: outbox.put(b""))
+
+
+def receive(sock) -> bytes:
+    """Wait for bytes, at most 64 KiB; b"" when the connection is over."""
+    try:
+        return sock.recv(65_536)
+    except OSError:                     # reset, found dead by keepalive, or cut by us
+        return b""
+
+
+def cut(sock):
+    """End both directions. close() would not wake a thread that stands in recv()."""
+    with contextlib.suppress(OSError, AttributeError):  # over already, or not begun
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+class LocalServer:
+    """A server on this computer, started from here because none answered.
+
+    The error that beginners meet most is a server that is not running. It is a child
+    of this program, like any other: what ends us by force, such as VS Code's Stop,
+    ends it too, and none is left behind that holds the port.
+    """
+
+    def __init__(self):
+        self.process = None
+
+    def is_possible(self, host: str) -> bool:
+        """Whether a server for this address could be started here, and is not yet."""
+        return (host in THIS_COMPUTER and os.path.exists(SERVER_SCRIPT)
+                and (self.process is None or self.process.poll() is not None))
+
+    def start(self, port: int, tls=False):
+        """Start it; it needs a moment until it can be talked to. With `tls` its
+        fingerprint is new to us, and will be asked about.
+
+        Whether it could start is not asked: if it could, the next attempt to connect
+        will tell, and if not, it says why in the terminal.
+        """
+        # stdout into nothing: into a pipe that nobody reads, the server's lines would
+        # fill 64 KiB one day, and then its print() would wait for ever.
+        self.process = subprocess.Popen(
+            [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)]
+            + ["--tls"] * tls, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        """End it, if it was started from here.
+
+        terminate() sends SIGTERM, which our server takes as Ctrl+C: whoever else has
+        come in gets a goodbye. On Windows it ends at once, and they see it break.
+        """
+        if self.process is not None:
+            self.process.terminate()
+
+
+class KnownServers(UserFile):
+    """The fingerprints of the servers that were trusted once: "trust on first use".
+
+    Encryption alone is worth little: one can talk in secret with the wrong one, who
+    stands in between, reads all and passes it on (a “man in the middle”). Browsers ask
+    authorities who somebody is. ssh does what we do: it shows a fingerprint once, lets
+    the user compare it, and from then on insists on it.
+    """
+
+    def __init__(self):
+        super().__init__("known_servers.json", "The list of known servers")
+        self.servers = {}               # "host:port" -> fingerprint
+        self.given = {}                 # the same, by --fingerprint
+
+    def take(self, servers):
+        # Each is looked at, as in the last login: a line that was mended by hand with
+        # a digit too few would lock its owner out without a word.
+        self.servers = {where: read_fingerprint(field(servers, where))
+                        for where in servers}
+
+    def give(self, host: str, port: int, fingerprint):
+        """Let --fingerprint, if there is one, go before what stands in the file."""
+        if fingerprint:
+            self.given[f"{host.lower()}:{port}"] = fingerprint
+
+    def find(self, host: str, port: int) -> str:
+        """Return the fingerprint that this server must have, or "": not known.
+
+        By host and port, as it was typed: what a name stands for is what somebody in
+        between could have changed.
+        """
+        self.read(self.take)            # each time: another window may have changed it
+        where = f"{host.lower()}:{port}"
+        return self.given.get(where) or self.servers.get(where, "")
+
+    def remember(self, host: str, port: int, fingerprint: str):
+        """Keep one; from now on this server must have it."""
+        self.read(self.take)
+        where = f"{host.lower()}:{port}"
+        if self.servers.get(where) != fingerprint:
+            self.servers[where] = fingerprint
+            self.write(self.servers)
+
+
+class StrangeServer(Exception):
+    """The server is not one that we know. Its text is for the user.
+
+    An exception, since it must end the attempt wherever that stands; not a WireError,
+    since no line was wrong.
+    """
+
+    def __init__(self, text, fingerprint, known):
+        """`known`: the one that it should have, or ""; then it can be accepted."""
+        super().__init__(text)
+        self.fingerprint, self.known = fingerprint, known
+
+
+def new_tls(agreed) -> TLS:
+    """Return the filter for a new connection; for `agreed` see check_fingerprint()."""
+    # A context holds what all connections of a kind have in common: versions, ciphers,
+    # certificates. Python's own choice of ciphers is good, so we make none.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2    # older ones are broken
+    # No authority is asked who this is: nobody would vouch for a server in a classroom,
+    # which has no name in the internet. check_fingerprint() takes its place; without
+    # it these two lines would be a hole as large as the whole of TLS.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return TLS(context, server_side=False, agreed=agreed)
+
+
+def check_fingerprint(tls: TLS, known: str, where: str):
+    """Raise StrangeServer unless the other side has the certificate that we know.
+
+    A certificate is no secret: anybody can copy it and show it. But the handshake has
+    proven that the other side has the private key that belongs to it. And nobody can
+    make another certificate with the same SHA-256 hash.
+    """
+    certificate = tls.tls.getpeercert(binary_form=True)
+    shown = read_fingerprint(hashlib.sha256(certificate).hexdigest())
+    if not known:
+        raise StrangeServer(
+            f"{where} is a server that you do not know yet. Its fingerprint is\n{shown}"
+            "\nTrust it only if the server’s terminal shows the same.", shown, known)
+    if shown != known:
+        raise StrangeServer(
+            f"Careful: {where} is not the server that you know. Either it has a new "
+            "certificate, or somebody stands between you and it, to read along. It "
+            f"should have the fingerprint\n{known}\nand has\n{shown}\nAsk who runs it. "
+            "If the new one is right, start once with --fingerprint and the new one.",
+            shown, known)
+
+
+def connect_sentence(problem, host, port):
+    """Return (why nobody was reached and what to do, whether trying on is idle).
+
+    The system's own words would be "[Errno 111] Connection refused": true, and no help
+    to somebody who sees them for the first time.
+    """
+    where = f"{host}:{port}"
+    if ssl is not None and isinstance(problem, ssl.SSLError):
+        # What OpenSSL says if the first bytes are plain text.
+        if problem.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return (f"{where} speaks no TLS. Ask who runs it, before you switch TLS "
+                    "off."), True
+        return f"TLS with {where} has failed ({problem.reason}).", True
+    if isinstance(problem, ConnectionRefusedError):
+        # The computer is there, and says that no program listens on that port.
+        return f"No server answers at {where}. Is ChattyCat_Server.py running?", False
+    if isinstance(problem, (socket.gaierror, ValueError)):
+        # ValueError: a name that no computer can have, such as "a..b".
+        return f"No computer called “{host}” was found; look at the address.", True
+    if isinstance(problem, socket.timeout):
+        # Nobody even refuses. A firewall that drops packets looks like this, and so
+        # does an address that no computer has.
+        return (f"{where} gives no answer at all: it is switched off, in another "
+                "network, or a firewall keeps us out."), False
+    return f"{where} cannot be reached: {problem.strerror or problem}.", False
 # endregion
 
 
-# region 3. The connection  (lesson 11)
+# region 4. The connection  (lesson 11)
 # How many events may wait for the main thread. When it is full the receive thread
 # waits, so its socket is not read, so TCP makes the server wait: a server that floods
 # us cannot fill our memory.
@@ -577,7 +810,8 @@ class Connection:
     """One login to one server. Knows no screen: whatever happens becomes an event.
 
     An event is a pair (kind, data):
-        "status"   state, text (a sentence); when waiting: until (a time), attempt
+        "status"   state, text (a sentence); when waiting: until (a time), attempt;
+                   of a server that we do not know: fingerprint, known
         "message"  what the server sent, as the wire region decoded it
         "nonsense" a sentence: a line came that could not be decoded
     The states: connecting; greeting (hello is said); online; waiting (tries again
@@ -588,9 +822,12 @@ class Connection:
     thread. Between them stand two queues. That is why there is no lock here.
     """
 
-    def __init__(self, host: str, port: int, name: str, session="", since=0):
-        """The last two come from an earlier login, whose session goes on."""
-        self.host, self.port, self.name = host, port, name
+    def __init__(self, host: str, port: int, name: str, password="", known=None,
+                 session="", since=0):
+        """`known`: the fingerprint that the server must have, "" if it is not known
+        yet; None: without TLS. `session` and `since` are of an earlier login."""
+        self.host, self.port, self.name, self.password = host, port, name, password
+        self.known, self.strange = known, {}    # what it had instead, see run()
         # The secret by which the server knows us again, and the highest id that came.
         self.session, self.since = session, since
         # A Queue hands things from thread to thread, in order. This one is bounded:
@@ -630,14 +867,16 @@ class Connection:
         """Leave a message for the send thread. Never waits."""
         self.outbox.put(encode(message))
 
-    def hello(self, name: str):
-        """Try another name on the same connection: the first one was taken."""
-        self.name = name
+    def hello(self, name: str, password=""):
+        """Try again on the same connection, because the first try was refused."""
+        self.name, self.password = name, password
         self.next_outbox.put(encode(self.greeting()))
 
     def greeting(self) -> dict:
         """Return our hello; with a session the server knows us again by it."""
         message = {"type": "hello", "name": self.name, "version": PROTOCOL}
+        if self.password:
+            message["password"] = self.password
         if self.session:
             message.update(session=self.session, since=self.since)
         return message
@@ -672,7 +911,7 @@ class Connection:
         while not self.closing:
             trouble, for_good = self.one_attempt()
             if for_good:
-                self.tell("offline", trouble)
+                self.tell("offline", trouble, **self.strange)
                 return
             self.attempt += 1
             # 1, 2, 4 … 30 s, so that a server that comes back is not overrun; a tenth
@@ -695,14 +934,19 @@ class Connection:
             self.talk()
         except WireError:
             return f"What answers at {where} is not a ChattyCat server.", True
+        except StrangeServer as problem:
+            self.strange = vars(problem)        # its fields, for the user's choice
+            return str(problem), True
         except (OSError, ValueError) as problem:
             text, hopeless = connect_sentence(problem, self.host, self.port)
-            return text, hopeless and not self.was_online   # a laptop that wakes up
+            # (A laptop that wakes up has no network for a moment.)
+            return text, hopeless and not self.was_online
         if self.goodbye:
-            # After a shutdown a server may be back soon; to try on after any other
-            # goodbye would be rude.
+            # After a shutdown a server may be back soon, and who waited at its door in
+            # vain may have better luck. To try on after other goodbyes would be rude.
             return (str(self.goodbye.get("text", "The server hung up.")),
-                    self.goodbye.get("reason") != "shutdown")
+                    self.goodbye.get("reason")
+                    not in ("shutdown", "hello_timeout"))
         return f"The connection to {where} was lost.", False
 
     def talk(self):
@@ -717,15 +961,15 @@ class Connection:
             # old one until then goes nowhere, but comes again, for lack of a receipt:
             # here it would overtake what was said before it.
             outbox = self.next_outbox = queue.SimpleQueue()
-            outbox.put(encode(self.greeting()))
             if self.closing:            # close() came while we were connecting
                 return
             self.tell("greeting", f"Connected to {self.host}:{self.port}; "
                       "waiting for its welcome …")
-            threading.Thread(target=send_all, args=(sock, outbox), daemon=True,
+            tls = self.greet(outbox)
+            threading.Thread(target=send_all, args=(sock, outbox, tls), daemon=True,
                              name="send").start()
             try:
-                for came in lines(lambda: receive(sock)):
+                for came in lines(source(sock, outbox, tls)):
                     for line in filter(None, came):     # not the blank ones
                         self.take_in(line)
             finally:
@@ -733,6 +977,23 @@ class Connection:
                 cut(sock)
                 if self.limit is not None:
                     self.limit.cancel()
+
+    def greet(self, outbox):
+        """Say hello; with TLS as soon as it is safe. Returns the filter, or None."""
+        if self.known is None:
+            outbox.put(encode(self.greeting()))
+            return None
+
+        def agreed():
+            # Before anything of ours leaves, and before anything of theirs is read: no
+            # name, password or session for somebody else than who was meant.
+            check_fingerprint(tls, self.known, f"{self.host}:{self.port}")
+            outbox.put(encode(self.greeting()))
+
+        tls = new_tls(agreed)
+        tls.decrypt(b"")                # the first bytes of the handshake; see source()
+        outbox.put(b"")
+        return tls
 
     def take_in(self, line: bytes):
         """Turn one line into an event. Raises WireError if this is no ChattyCat."""
@@ -766,7 +1027,7 @@ class Connection:
             self.since = max(self.since, number)
 
 
-def send_all(sock, outbox):
+def send_all(sock, outbox, tls):
     """The send thread: what the main thread leaves in the outbox goes out.
 
     One for each connection, so that none ever sends into the next one. sendall()
@@ -775,50 +1036,19 @@ def send_all(sock, outbox):
     """
     try:
         for data in iter(outbox.get, None):
-            sock.sendall(data)
+            sock.sendall(data if tls is None else tls.encrypt(data))
+        if tls is not None:
+            sock.sendall(tls.encrypt(None))     # TLS has a goodbye of its own
         # Half-close after our bye: we have no more to say, but still read the goodbye.
         sock.shutdown(socket.SHUT_WR)
     except OSError:
         pass                            # the receive thread finds out, and says so
 
 
-def receive(sock) -> bytes:
-    """Wait for bytes, at most 64 KiB; b"" when the connection is over."""
-    try:
-        return sock.recv(65_536)
-    except OSError:                     # reset, found dead by keepalive, or cut by us
-        return b""
-
-
-def cut(sock):
-    """End both directions. close() would not wake a thread that stands in recv()."""
-    with contextlib.suppress(OSError, AttributeError):  # over already, or not begun
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def connect_sentence(problem, host, port):
-    """Return (why nobody was reached and what to do, whether trying on is idle).
-
-    The system's own words would be "[Errno 111] Connection refused": true, and no help
-    to somebody who sees them for the first time.
-    """
-    where = f"{host}:{port}"
-    if isinstance(problem, ConnectionRefusedError):
-        # The computer is there, and says that no program listens on that port.
-        return f"No server answers at {where}. Is ChattyCat_Server.py running?", False
-    if isinstance(problem, (socket.gaierror, ValueError)):
-        # ValueError: a name that no computer can have, such as "a..b".
-        return f"No computer called “{host}” was found; look at the address.", True
-    if isinstance(problem, socket.timeout):
-        # Nobody even refuses. A firewall that drops packets looks like this, and so
-        # does an address that no computer has.
-        return (f"{where} gives no answer at all: it is switched off, in another "
-                "network, or a firewall keeps us out."), False
-    return f"{where} cannot be reached: {problem.strerror or problem}.", False
 # endregion
 
 
-# region 4. Lines and logs  (lesson 15)
+# region 5. Lines and logs  (lesson 15)
 # The life of a line that is typed here, by its `state`. What never arrives is never
 # hidden: the user must be able to see it.
 #
@@ -847,6 +1077,8 @@ def clean(text: str) -> str:
         return text
     return "".join(
         character if character.isprintable() or character in "\n\t"
+        # Unicode's own ends of a line: made ours, so that what follows is indented.
+        else "\n" if character in "\u2028\u2029"
         else "\ufffd" if unicodedata.category(character) in ("Cc", "Cs")
         else "" if unicodedata.bidirectional(character) in BIDI_OVERRIDES
         else character for character in text)
@@ -864,7 +1096,8 @@ class Line:
     author: str = ""
     color: int = 0                      # 0 to 11
     # A default that is computed anew for each line, and not once at the start.
-    time: datetime = dataclasses.field(default_factory=lambda: local_time(utc_now()))
+    time: datetime = dataclasses.field(
+        default_factory=lambda: datetime.now().astimezone())
     state: str = ""
     ref: str = ""
     sent: float = 0.0                   # when it went out, by time.monotonic()
@@ -899,11 +1132,23 @@ class Conversation:
             self.lines.append(line)
 
 
+def read_name(message, key="name") -> str:
+    """Return somebody's name as the server wrote it; WireError if it can be nobody's.
+
+    The server's Python may know letters that are newer than ours ("Cn": not assigned,
+    as far as we know). Who has one in the name must not keep all of us out.
+    """
+    name = normal(field(message, key))
+    clean_name("".join("x" if unicodedata.category(character) == "Cn" else character
+                       for character in name))
+    return name
+
+
 def read_person(item, key="name"):
     """Return (name, color) of somebody as the server describes them."""
     if not isinstance(item, dict):
         raise WireError("bad_message", "A person must be an object.")
-    return clean_name(field(item, key)), field(item, "color", int) % COLORS
+    return read_name(item, key), field(item, "color", int) % COLORS
 
 
 class ChatLog:
@@ -953,24 +1198,6 @@ class ChatLog:
 def open_private(path, flags) -> int:
     """Open a file that, if it is new, this user alone may read."""
     return os.open(path, flags, 0o600)
-
-
-def open_log(path):
-    """Let the program log write into a file. Raises OSError.
-
-    What the threads do, with the time and the thread's name, and where a mistake was:
-    to read afterwards what nobody saw happen. No word of what people say.
-    """
-    # "Rotating": at 1 MiB the file is renamed FILE.1, FILE.1 to FILE.2, and so on.
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=2**20, backupCount=5, encoding="utf-8", errors="replace")
-    handler.setFormatter(logging.Formatter(
-        "%(asctime)s  %(threadName)s  %(levelname)s  %(message)s"))
-    LOG.addHandler(handler)
-    # A full disk ends the log, and not the chat. (By default it would be said in the
-    # terminal, at each line again.)
-    logging.raiseExceptions = False
-    LOG.info("ChattyCat %s, Python %s", VERSION, sys.version.split()[0])
 
 
 def report_mistake(*_):
@@ -1067,7 +1294,7 @@ class Notebook:
 # endregion
 
 
-# region 5. Conversations  (lesson 15)
+# region 6. Conversations  (lesson 15)
 AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
 SLOW_SECONDS = 10           # a line without a receipt for so long is worth a word
 
@@ -1082,14 +1309,7 @@ class Conversations(Notebook):
     def __init__(self, face, options):
         super().__init__(face, ChatLog(options.log_chat))
         self.connection = None
-        self.before = None              # the thread of the connection before this one
-        self.local_server = LocalServer()
-        self.login = login = LastLogin().load()
-        if options.host:                # another computer: its port is another, too
-            login.host, login.port = options.host, PORT
-        login.port = options.port or login.port
-        login.name = options.name or login.name
-        self.remember = True
+        self.login, self.known, self.remember = LastLogin().load(), KnownServers(), True
 
     def start_afresh(self):
         """Forget the server too: where it was, and what it knew of us."""
@@ -1129,7 +1349,7 @@ class Conversations(Notebook):
 
     def take_status(self, status: dict):
         """The connection has changed: keep how, and say so."""
-        status["text"] = clean(status["text"])
+        status["text"] = clean(status["text"])[:1_000]     # as one label X11 draws it
         was, self.status = self.status, status
         if was["state"] == "online":
             self.happened(status["text"])
@@ -1139,7 +1359,7 @@ class Conversations(Notebook):
     def on_welcome(self, message):
         """We are in, for the first time or again."""
         again = self.me is not None
-        name, history = clean_name(field(message, "name")), field(message, "history")
+        name, history = read_name(message), field(message, "history")
         session, last_id = field(message, "session"), field(message, "last_id", int)
         resumed, gap = (field(message, key, bool) for key in ("resumed", "gap"))
         before = self.people
@@ -1166,12 +1386,19 @@ class Conversations(Notebook):
             self.lost[key] = before[key]
             if key in self.conversations:
                 self.conversations[key].gone_at = time.monotonic() + AWAY_SECONDS
-        if self.remember:
-            self.login.save(*self.server, self.me)
-            if self.login.trouble:
-                self.note(self.login.trouble, "error")
+        self.remember_login()
         self.take_status({"state": "online", "text": "Connected"})
         self.send_again(resumed)
+
+    def remember_login(self):
+        """It has worked: keep it for the next time."""
+        fingerprint = self.connection.known
+        if fingerprint:
+            self.known.remember(*self.server, fingerprint)
+        if self.remember:
+            self.login.save(*self.server, self.me, tls=bool(fingerprint))
+        for trouble in filter(None, (self.login.trouble, self.known.trouble)):
+            self.note(trouble, "error")
 
     def send_again(self, resumed: bool):
         """Send what has no receipt, with the same ref: so nobody can read it twice.
@@ -1214,7 +1441,7 @@ class Conversations(Notebook):
         """Keep who is here; a list with a mistake in it leaves the old one standing."""
         people = [read_person(item) for item in field(message, "people", list)]
         self.people = {name_key(name): (name, color) for name, color in people}
-        self.count = field(message, "count", int)
+        self.count = min(field(message, "count", int), 10**9)
         self.face.people_changed()
 
     def on_joined(self, message):
@@ -1226,7 +1453,7 @@ class Conversations(Notebook):
 
     def on_left(self, message):
         """Somebody has gone, in whatever way."""
-        name, reason = clean_name(field(message, "name")), field(message, "reason")
+        name, reason = read_name(message), field(message, "reason")
         person = self.people.pop(name_key(name), (name, 0))
         if reason in ("lost", "too_slow"):
             self.lost[name_key(name)] = person
@@ -1249,7 +1476,7 @@ class Conversations(Notebook):
     def on_chat(self, message):
         """A line for everybody or for us; our own comes too, and is the receipt."""
         number = field(message, "id", int)
-        line = Line("chat", clean(field(message, "text")),
+        line = Line("chat", clean(field(message, "text"))[:TEXT_LIMIT],
                     *read_person(message, "from"), local_time(field(message, "time")))
         to, ref = (field(message, name, default="") for name in ("to", "ref"))
         new, self.last_id = number > self.last_id, max(number, self.last_id)
@@ -1262,7 +1489,7 @@ class Conversations(Notebook):
             self.change(conversation, waiting, "")
         elif new:                       # else we have it from before the break
             # A private line belongs to the conversation with the other one of the two.
-            other = (clean_name(to) if mine else line.author) if to else None
+            other = (read_name(message, "to") if mine else line.author) if to else None
             conversation = self.conversation_with(other, line.color)
             self.add(conversation, line)
         if new and number > self.logged:
@@ -1270,7 +1497,7 @@ class Conversations(Notebook):
 
     def on_notice(self, message):
         """The operator speaks."""
-        line = Line("notice", clean(field(message, "text")), "Server",
+        line = Line("notice", clean(field(message, "text"))[:TEXT_LIMIT], "Server",
                     time=local_time(field(message, "time")))
         self.add(self.everyone, line)
         self.write_log(self.everyone, line)
@@ -1286,8 +1513,10 @@ class Conversations(Notebook):
             self.change(where, line, "failed")
         if self.status["state"] == "online":
             self.note(text, "error", where)
-        elif code in ("name_taken", "bad_name"):
-            self.take_status({"state": "choose_name", "text": text})
+        elif code in ("name_taken", "bad_name", "bad_password"):
+            # Not the end: another hello on this connection may do.
+            self.take_status({"state": "choose_name", "text": text,
+                              "password": code == "bad_password"})
         else:                           # our hello was refused, and will be again
             self.hang_up()
             self.take_status({"state": "offline", "text": text})
@@ -1318,13 +1547,159 @@ class Conversations(Notebook):
 # endregion
 
 
-# region 6. Commands  (lesson 14)
-class Chat(Conversations):
-    """What the user does: typed text, commands, logging in and out.
+# region 7. Logging in  (lesson 19)
+class Logins(Conversations):
+    """How the user gets in, and out again; while there is no server, too.
 
-    It inherits all of Conversations: a Chat is the conversations and what one can do
-    in them. A face has one, calls typed() with each line, drain() again and again and
-    tick() once a second, and leave() at the end. More a face need not know.
+    What can stand between the user and the room, and what is done about it:
+
+        nobody answers              try again and again, or start_server()
+        nobody knows this server    connect() ends “offline” with its fingerprint;
+                                    trust() accepts it, and connects once more
+        it is another one now       “offline”, and no trust(): see can_trust()
+        the name is taken           "choose_name": connect() on the same connection
+        it wants a password         the same, with "password" in the status
+    """
+
+    def __init__(self, face, options):
+        super().__init__(face, options)
+        self.before = None              # the thread of the connection before this one
+        self.told = ""                  # see connect()
+        self.local_server = LocalServer()
+        login = self.login
+        if options.host:                # another computer: its port is another, too
+            login.host, login.port, login.tls = options.host, PORT, False
+        login.port = options.port or login.port
+        login.name = options.name or login.name
+        # Kept as long as the program runs, since each new connection needs it, and
+        # nowhere else: no file, no log. (In the memory of a program its owner can find
+        # everything; against that nothing helps.)
+        self.password = options.password or ""
+        if options.tls or options.fingerprint:
+            login.tls = True
+            self.known.give(login.host, login.port, options.fingerprint)
+
+    def connect(self, host: str, port: int, name: str):
+        """Log in; ValueError with a sentence if something in it cannot be right."""
+        host = host.strip()
+        if not host:
+            raise ValueError("Type the server's address: 127.0.0.1 is this computer.")
+        try:
+            name = clean_name(name.strip())
+        except WireError as problem:
+            raise ValueError(problem.text) from None
+        # Who was known by TLS once is never again spoken to in clear. Else who stands
+        # in between only had to wait until somebody forgets to switch it on.
+        known = self.known.find(host, port)
+        if not (known or self.login.tls):
+            known = None
+        # A list that cannot be read knows nobody. Before anything is said in clear for
+        # that reason the user should know of it; the next attempt goes on.
+        if self.known.trouble not in ("", self.told):
+            self.told = self.known.trouble
+            self.hang_up()
+            self.take_status({"state": "offline", "text": self.told})
+            return
+        here = self.connection
+        if (self.status["state"] == "choose_name"
+                and (here.host, here.port, here.known) == (host, port, known)):
+            here.hello(name, self.password)     # another try on the same connection
+            self.take_status({"state": "greeting", "text": f"Asking for “{name}” …"})
+            return
+        self.hang_up()
+        # At once, and not when the thread says so: what is typed meanwhile is kept.
+        self.take_status({"state": "connecting",
+                          "text": f"Connecting to {host}:{port} …"})
+        # Another server is another room; another name is another person, who need not
+        # see what was said to the last one.
+        if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
+            lost, was = len(self.unconfirmed), self.me
+            self.start_afresh()
+            self.show(self.everyone)
+            if lost:
+                self.note(f"{lost} of your lines as {was} have not arrived, as far as "
+                          "is known.", "error")
+        # With the session of before, if any: so we get what was said meanwhile, and
+        # not all that was ever said.
+        self.connection = Connection(host, port, name, self.password, known,
+                                     self.session, max(self.last_id, self.logged - 50))
+
+    def can_trust(self) -> bool:
+        """Whether a server waits to be accepted.
+
+        Not one that had another fingerprint before: that is the very thing to be warned
+        of, and must cost more than a click. People click away whatever stands between
+        them and their friends.
+        """
+        return "fingerprint" in self.status and not self.status["known"]
+
+    def trust(self):
+        """Accept the fingerprint that the status shows, and connect again.
+
+        On a new connection, and the fingerprint is looked at once more: what is
+        accepted is a fingerprint, and not whoever is on the line in this moment. The
+        old one was cut before we asked. A user needs minutes to compare 64 digits, and
+        the server would have ended it as one that never says hello.
+        """
+        here = self.connection
+        self.known.remember(here.host, here.port, self.status["fingerprint"])
+        self.login.tls = True
+        self.connect(here.host, here.port, here.name)
+
+    def hang_up(self):
+        """Leave the connection we have, if any; whatever still comes is not for us.
+
+        Its events lie in its own queue, and that is forgotten with it: no late message
+        of the old server can get into the room of the new one.
+        """
+        if self.connection is not None:
+            self.connection.close()
+            self.before = self.connection.thread
+            self.connection = None
+
+    def leave(self):
+        """Say bye at the end of the program, and give it half a second to go out.
+
+        The threads are daemons: the end of the program ends them wherever they are, and
+        that could be before the bye was sent. Then the others read that we were lost.
+        """
+        for conversation, line in self.unconfirmed.values():
+            # Its receipt cannot come any more, so it is written as what it is.
+            self.write_log(conversation, dataclasses.replace(
+                line, text=line.text + "  (no receipt)"))
+        self.hang_up()
+        if self.before is not None:
+            self.before.join(0.5)
+        self.local_server.stop()
+
+    def retry_now(self):
+        """Do not wait for the countdown."""
+        if self.connection is not None:
+            self.connection.wake.set()
+
+    def can_start_server(self) -> bool:
+        """Whether nobody answers on this very computer, and we could change that."""
+        return (self.status["state"] == "waiting"
+                and self.local_server.is_possible(self.connection.host))
+
+    def start_server(self):
+        """Start a server that lives as long as this program."""
+        self.local_server.start(self.connection.port, self.connection.known is not None)
+        self.note("A server was started here. It runs as long as this window is open.",
+                  where=self.everyone)
+        self.connection.attempt = 0     # it needs a moment: try again in 1 s, not 30
+        self.retry_now()
+        self.face.status_changed()
+# endregion
+
+
+# region 8. Commands  (lesson 14)
+class Chat(Logins):
+    """What the user does: typed text and commands.
+
+    It inherits all of Logins, and so of Conversations: a Chat is the conversations and
+    what one can do in them. A face has one, calls typed() with each line, drain() again
+    and again and tick() once a second, and leave() at the end. More it need not know.
 
     A command is a method command_<word>. It gets what stands behind the word, and the
     first line of its docstring is its line in /help. It returns False when the text
@@ -1391,89 +1766,6 @@ class Chat(Conversations):
                       where=conversation)
         return True
 
-    # --- logging in and out
-
-    def connect(self, host: str, port: int, name: str):
-        """Log in; ValueError with a sentence if something in it cannot be right."""
-        host = host.strip()
-        if not host:
-            raise ValueError("Type the server's address: 127.0.0.1 is this computer.")
-        try:
-            name = clean_name(name.strip())
-        except WireError as problem:
-            raise ValueError(problem.text) from None
-        if (self.status["state"] == "choose_name"
-                and (self.connection.host, self.connection.port) == (host, port)):
-            self.connection.hello(name)     # another try on the same connection
-            self.take_status({"state": "greeting", "text": f"Asking for “{name}” …"})
-            return
-        self.hang_up()
-        # At once, and not when the thread says so: what is typed meanwhile is kept.
-        self.take_status({"state": "connecting",
-                          "text": f"Connecting to {host}:{port} …"})
-        # Another server is another room; another name is another person, who need not
-        # see what was said to the last one.
-        if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
-            lost, was = len(self.unconfirmed), self.me
-            self.start_afresh()
-            self.show(self.everyone)
-            if lost:
-                self.note(f"{lost} of your lines as {was} have not arrived, as far as "
-                          "is known.", "error")
-        # With the session of before, if any: so we get what was said meanwhile, and
-        # not all that was ever said.
-        self.connection = Connection(host, port, name, self.session,
-                                     max(self.last_id, self.logged - 50))
-
-    def hang_up(self):
-        """Leave the connection we have, if any; whatever still comes is not for us.
-
-        Its events lie in its own queue, and that is forgotten with it: no late message
-        of the old server can get into the room of the new one.
-        """
-        if self.connection is not None:
-            self.connection.close()
-            self.before = self.connection.thread
-            self.connection = None
-
-    def leave(self):
-        """Say bye at the end of the program, and give it half a second to go out.
-
-        The threads are daemons: the end of the program ends them wherever they are, and
-        that could be before the bye was sent. Then the others read that we were lost.
-        """
-        for conversation, line in self.unconfirmed.values():
-            # Its receipt cannot come any more, so it is written as what it is.
-            self.write_log(conversation, dataclasses.replace(
-                line, text=line.text + "  (no receipt)"))
-        self.hang_up()
-        if self.before is not None:
-            self.before.join(0.5)
-        self.local_server.stop()
-
-    # --- while there is no server
-
-    def retry_now(self):
-        """Do not wait for the countdown."""
-        if self.connection is not None:
-            self.connection.wake.set()
-
-    def can_start_server(self) -> bool:
-        """Whether nobody answers on this very computer, and we could change that."""
-        return (self.status["state"] == "waiting"
-                and self.local_server.is_possible(self.connection.host))
-
-    def start_server(self):
-        """Start a server that lives as long as this program."""
-        self.local_server.start(self.connection.port)
-        self.note("A server was started here. It runs as long as this window is open.",
-                  where=self.everyone)
-        self.connection.attempt = 0     # it needs a moment: try again in 1 s, not 30
-        self.retry_now()
-        self.face.status_changed()
-
-    # --- what the faces call again and again
-
     def drain(self, most: int, seconds: float) -> bool:
         """Take in what the threads have left for us; return whether more is there."""
         return (self.connection is not None
@@ -1498,8 +1790,12 @@ class Chat(Conversations):
         host, _, port = rest.replace(":", " ", rest.count(":") == 1).partition(" ")
         login = self.login
         try:
-            self.connect(host or login.host, port_number(port) if port else login.port,
-                         self.me or login.name)
+            where = host or login.host, port_number(port) if port else login.port
+            if where != (login.host, login.port):
+                # It was for the other one. Whoever can make somebody type /connect
+                # would only have to read it.
+                self.password = ""
+            self.connect(*where, self.me or login.name)
         except ValueError as problem:
             self.note(str(problem), "error")
             return False
@@ -1565,13 +1861,20 @@ class Chat(Conversations):
         self.show(conversation)         # where the line stands, and the answer will
         return True
 
+    def command_trust(self, _):
+        """/trust: accept the fingerprint that a server has shown"""
+        if not self.can_trust():
+            self.note("There is no server that waits for your trust.", "error")
+            return
+        self.trust()
+
     def command_quit(self, _):
         """/quit: log out and close"""
         self.face.quit()
 # endregion
 
 
-# region 7. The window: look and login  (lesson 10)
+# region 9. The window: look  (lesson 10)
 # A colour for each role, light and dark. Whatever stands on something has a contrast of
 # at least 4.5 with it (WCAG 2.1, 1.4.3), so that everybody can read it.
 COLOURS = {
@@ -1609,6 +1912,30 @@ j7csmKz9AkeQaZznjDPjAAAAAElFTkSuQmCC
 """
 
 
+def system_theme() -> str:
+    """Ask the system whether its windows are dark; "light" where it cannot say.
+
+    Each system has its own place for it, and Tk asks none of them.
+    """
+    try:
+        if os.name == "nt":
+            # Imported here: elsewhere there is no such module.
+            import winreg
+            with winreg.OpenKey(winreg.HKEY_CURRENT_USER, r"Software\Microsoft\Windows"
+                                r"\CurrentVersion\Themes\Personalize") as key:
+                light, _ = winreg.QueryValueEx(key, "AppsUseLightTheme")
+            return "light" if light else "dark"
+        ask = (["defaults", "read", "-g", "AppleInterfaceStyle"]
+               if sys.platform == "darwin" else
+               ["gsettings", "get", "org.gnome.desktop.interface", "color-scheme"])
+        # A program of the system's, with a limit: a desktop that hangs must not keep
+        # our window from opening. On macOS the setting exists only when it is dark.
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=1).stdout
+        return "dark" if "dark" in answer.lower() else "light"
+    except (OSError, subprocess.SubprocessError):
+        return "light"
+
+
 class Look:
     """Colours, fonts and sizes: everything that two widgets must agree on."""
 
@@ -1637,7 +1964,7 @@ class Look:
                 ("title", 13, "bold"), ("brand", 20, "bold"))}
         # Tk shows an image only while Python holds it: a local variable would leave
         # an empty spot as soon as this function returns.
-        self.images = {}                # for disc(), in region 8
+        self.images = {}                # for disc(), in region 11
         self.logo = tk.PhotoImage(master=root, data=LOGO)
         if self.scale >= 1.5:
             self.logo = self.logo.zoom(2)
@@ -1704,8 +2031,28 @@ class Look:
                         bg=self[ground], **more)
 
 
+def style_bar(look):
+    """Make the scroll bars slim: no arrows, unseen where there is nothing to scroll.
+
+    Mice have wheels today; a bar says where one is, and for that it may be narrow.
+    """
+    style, name = ttk.Style(look.root), "Vertical.TScrollbar"
+    surface, border = look["surface"], look["border"]
+    style.configure(name, background=border, troughcolor=surface, width=look.px(8),
+                    bordercolor=surface, lightcolor=border, darkcolor=border,
+                    gripcount=0)
+    style.map(name, background=[("disabled", surface), ("active", look["edge"])],
+              lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
+    # A bar is made of a trough and a thumb in it; what is left out are the arrows.
+    thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
+    style.layout(name, [("Vertical.Scrollbar.trough",
+                         {"sticky": "ns", "children": [thumb]})])
+# endregion
+
+
+# region 10. The window: login  (lesson 10)
 class LoginCard:
-    """The card in the middle of the window: server, port, name, Connect.
+    """The card in the middle of the window: server, port, name, password, Connect.
 
     None of our classes inherits from a widget: each *has* a frame. So this file can be
     read in by a Python that has no Tk at all.
@@ -1721,56 +2068,76 @@ class LoginCard:
                         highlightcolor=look["border"])
         # Three ways to give a widget its place: place() at a spot (0.5 is the middle,
         # whatever the window's size), grid() in rows and columns, pack() along a side.
+        # (Not grid() and pack() in one frame: they would wait for each other for ever.)
         card.place(relx=0.5, rely=0.5, anchor="center")
-        card.columnconfigure(0, weight=1, minsize=px(205))
-        card.columnconfigure(1, minsize=px(90))
         top = tk.Frame(card, bg=look["surface"])
         look.label(top, image=look.logo).pack()
         look.label(top, "brand", text="ChattyCat").pack()
         look.label(top, "label", "muted", text="Sign in to start chatting").pack(
             pady=(0, px(12)))
-        self.host = self.entry(card, "Server", chat.login.host, 3, 0)
-        self.port = self.entry(card, "Port", chat.login.port, 3, 1)
-        self.name = self.entry(card, "Your name", chat.login.name, 5, 0, columnspan=2)
-        # A BooleanVar lives in Tk; the check button switches it, we read it.
-        self.remember = tk.BooleanVar(parent, True)
-        self.tick = ttk.Checkbutton(card, variable=self.remember, command=self.ticked)
-        self.tick.grid(row=7, columnspan=2, sticky="w", pady=(px(12), 0))
-        self.ticked()
-        self.sentence = look.label(card, "label", wraplength=px(280), justify="left",
-                                   anchor="w", padx=px(10), pady=px(8))
-        self.button = ttk.Button(card, text="Connect", command=self.press)
-        self.button.grid(row=9, columnspan=2, sticky="ew", pady=(px(14), 0))
-        self.offer = ttk.Button(card, text="Start a server here", style="Link.TButton",
-                                command=chat.start_server)
-        hint = look.label(card, "small", "muted", text="Enter connects")
+        # In a frame of their own, so that all of them can make place at once for a
+        # question: see show_status().
+        self.fields = tk.Frame(card, bg=look["surface"])
+        self.make_fields()
+        self.sentence = look.label(card, "label", justify="left", anchor="w",
+                                   padx=px(10), pady=px(8))
+        self.make_buttons(card)
+        self.hint = look.label(card, "small", "muted")
         # In a low window the entries and the buttons are worth more than the cat.
         self.frame.bind("<Configure>", lambda event: (
-            show(top, event.height > px(560), row=0, columnspan=2),
-            show(hint, event.height > px(560), row=11, columnspan=2, pady=px(12))))
-        for entry in (self.host, self.port, self.name):
-            entry.bind("<Return>", lambda event: self.connect())
-        self.button.bind("<Return>", lambda event: self.press())
+            show(top, event.height > px(600), row=0),
+            show(self.hint, event.height > px(600), row=7, pady=px(10))))
 
-    def entry(self, card, text, value, row, column, **where):
+    def make_fields(self):
+        """Make what is filled in: rows of two columns, each with its label above.
+
+        What stood there the last time stands there again, except for the password.
+        """
+        chat, px = self.chat, self.look.px
+        # Column 0 takes what room there is; none gets narrower than its minsize.
+        self.fields.columnconfigure(0, weight=1, minsize=px(205))
+        self.fields.columnconfigure(1, minsize=px(90))
+        self.host = self.entry("Server", chat.login.host, 0, 0)
+        self.port = self.entry("Port", chat.login.port, 0, 1)
+        self.name = self.entry("Your name", chat.login.name, 2, 0, columnspan=2)
+        # show: a letter that stands for each one typed, for who looks over a shoulder.
+        self.password = self.entry("Password, if it wants one", chat.password, 4, 0,
+                                   show="•")
+        self.tls = Tick(self.fields, "TLS", chat.login.tls)
+        self.tls.button.grid(row=5, column=1, sticky="w", padx=(px(10), 0))
+        self.remember = Tick(self.fields, "Remember me on this computer", True)
+        self.remember.button.grid(row=6, columnspan=2, sticky="w", pady=(px(8), 0))
+        for entry in (self.host, self.port, self.name, self.password):
+            entry.bind("<Return>", lambda event: self.connect())
+
+    def make_buttons(self, card):
+        """Make the buttons; show_status() puts there which of them make sense."""
+        chat = self.chat
+        self.button = ttk.Button(card, text="Connect", command=self.press)
+        self.trust = ttk.Button(card, text="Trust this server", command=chat.trust)
+        self.back = ttk.Button(card, text="Back", style="Link.TButton",
+                               command=self.go_back)
+        self.offer = ttk.Button(card, text="Start a server here", style="Link.TButton",
+                                command=chat.start_server)
+        # Tk presses a button with the space bar only; people try Enter as well.
+        for button in (self.button, self.trust, self.back, self.offer):
+            button.bind("<Return>", lambda event: event.widget.invoke())
+
+    def entry(self, text, value, row, column, columnspan=1, show=""):
         """Put a label and an entry, a box for one line of text, into the grid."""
         look, px = self.look, self.look.px
-        look.label(card, "label", text=text).grid(
-            row=row, column=column, sticky="w", pady=(px(8), px(3)),
+        look.label(self.fields, "label", text=text).grid(
+            row=row, column=column, sticky="w", pady=(px(6), px(3)),
             padx=(px(10) * column, 0))
-        entry = ttk.Entry(card, validate="key", width=8, font=look.fonts["body"],
+        entry = ttk.Entry(self.fields, validate="key", width=8, font=look.fonts["body"],
+                          show=show,
                           # On Tk 8.6 an Entry shows bytes from elsewhere in memory
                           # when an emoji in it is deleted; so it takes none.
-                          validatecommand=(card.register(has_no_emoji), "%P"))
+                          validatecommand=(self.fields.register(has_no_emoji), "%P"))
         entry.insert(0, value)
-        entry.grid(row=row + 1, column=column, sticky="ew",
-                   padx=(px(10) * column, 0), **where)
+        entry.grid(row=row + 1, column=column, columnspan=columnspan, sticky="ew",
+                   padx=(px(10) * column, 0))
         return entry
-
-    def ticked(self):
-        """Draw the box as a letter: clam's own shows a cross for “yes”."""
-        box = "☑" if self.remember.get() else "☐"
-        self.tick.config(text=f"{box} Remember me on this computer")
 
     def press(self):
         """The button: connect, or stop trying."""
@@ -1784,6 +2151,8 @@ class LoginCard:
         try:
             port = port_number(self.port.get())
             self.chat.remember = self.remember.get()
+            self.chat.login.tls = self.tls.get()
+            self.chat.password = self.password.get()
             self.chat.connect(self.host.get(), port, self.name.get())
         except ValueError as problem:
             self.say(str(problem), "danger")
@@ -1792,22 +2161,82 @@ class LoginCard:
         """Show a sentence between the entries and the button; "" takes it away."""
         ground = "surface" if colour == "muted" else f"{colour} ground"
         self.sentence.config(text=text, fg=self.look[colour], bg=self.look[ground])
-        show(self.sentence, bool(text), row=8, columnspan=2, sticky="ew",
-             pady=(self.look.px(12), 0))
+        show(self.sentence, bool(text), row=2, sticky="ew", pady=(self.look.px(10), 0))
 
     def show_status(self, status):
-        """Say what the connection does."""
-        state = status["state"]
+        """Say what the connection does; show what the user can do about it.
+
+        Red is for what has failed, yellow for what may be all right yet: a server that
+        is not there yet, or one whose fingerprint has to be compared.
+        """
+        state, text = status["state"], status["text"]
         colour = {"connecting": "muted", "greeting": "muted", "waiting": "warning"}
-        waits = " This window waits for it." if state == "waiting" else ""
-        self.say(status["text"] + waits, "muted" if status.get("wanted")
-                 else colour.get(state, "danger"))
+        colour = colour.get(state, "danger")
+        if status.get("wanted"):
+            colour = "muted"
+        if self.chat.can_trust():
+            colour = "warning"
+        if state == "waiting":
+            text += " This window waits for it."
+        # To read a fingerprint is work enough: nothing else stands beside it, and each
+        # half of one has a line.
+        asks = "fingerprint" in status
+        for found in (status["fingerprint"], status["known"]) if asks else ():
+            if found:
+                text = text.replace(found, f"{found[:39]}\n{found[40:]}")
+        self.sentence.config(wraplength=self.look.px(380 if asks else 280))
+        self.say(text, colour)
+        self.hint.config(text="" if asks else "Enter connects")
         self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
-        show(self.offer, self.chat.can_start_server(), row=10, columnspan=2,
-             sticky="ew", pady=(self.look.px(6), 0))
-        if state in ("choose_name", "offline"):
-            self.name.focus_set()
-            self.name.selection_range(0, "end")
+        px = self.look.px
+        show(self.fields, not asks, row=1, sticky="ew")
+        show(self.button, not asks, row=3, sticky="ew", pady=(px(10), 0))
+        show(self.trust, self.chat.can_trust(), row=4, sticky="ew", pady=(px(10), 0))
+        show(self.back, asks, row=5, sticky="ew", pady=(px(6), 0))
+        show(self.offer, self.chat.can_start_server(), row=6, sticky="ew",
+             pady=(px(6), 0))
+        self.tls.set(self.chat.login.tls)
+        if asks:
+            self.back.focus_set()       # an Enter too many must not trust anybody
+        elif state in ("choose_name", "offline"):
+            entry = self.password if status.get("password") else self.name
+            entry.focus_set()
+            entry.selection_range(0, "end")
+
+    def go_back(self):
+        """From the question to the entries: nobody has been trusted.
+
+        The connection is cut already, so there is nothing to undo but what is shown.
+        """
+        self.chat.take_status({"state": "offline", "text": ""})
+
+
+class Tick:
+    """A box to be ticked, drawn as a letter of the font.
+
+    ttk's theme clam, on which ours stands, shows a cross for “yes”, which many people
+    read as “no”.
+    """
+
+    def __init__(self, parent, text, value):
+        self.text = text
+        # A BooleanVar lives in Tk; the check button switches it, we read it.
+        self.value = tk.BooleanVar(parent, value)
+        self.button = ttk.Checkbutton(parent, variable=self.value, command=self.draw)
+        self.draw()
+
+    def draw(self):
+        """Show the value. Tk calls this after a click, when it has changed it."""
+        self.button.config(text=f"{'☑' if self.value.get() else '☐'} {self.text}")
+
+    def get(self) -> bool:
+        return self.value.get()
+
+    def set(self, value):
+        """Change it from here. Tk would draw a box of its own then; ours is a letter in
+        the text, and has to be changed with it."""
+        self.value.set(value)
+        self.draw()
 
 
 def has_no_emoji(text) -> bool:
@@ -1824,7 +2253,7 @@ def show(widget, wanted: bool, **where):
 # endregion
 
 
-# region 8. The window: people  (lesson 10)
+# region 11. The window: people  (lesson 10)
 def disc(look, colour, ground, size, longer=0):
     """Return a round picture, `size` in 96ths of an inch, for this ground.
 
@@ -1915,7 +2344,9 @@ class Sidebar:
 
     def show_status(self, state):
         """Show how the connection is, under our name."""
-        words = {"online": "Connected", "waiting": "Reconnecting…"}
+        here = self.chat.connection
+        words = {"online": "Connected by TLS" if here and here.known else "Connected",
+                 "waiting": "Reconnecting…"}
         ok = "ok" if state == "online" else "warning"
         # config() changes what was given when the widget was made.
         self.state.config(text=" " + words.get(state, "Connecting…"),
@@ -2044,24 +2475,6 @@ class Sidebar:
         self.canvas.create_text(x, y, text=number, fill=look["on accent"], font=font)
 
 
-def style_bar(look):
-    """Make the scroll bars slim: no arrows, unseen where there is nothing to scroll.
-
-    Mice have wheels today; a bar says where one is, and for that it may be narrow.
-    """
-    style, name = ttk.Style(look.root), "Vertical.TScrollbar"
-    surface, border = look["surface"], look["border"]
-    style.configure(name, background=border, troughcolor=surface, width=look.px(8),
-                    bordercolor=surface, lightcolor=border, darkcolor=border,
-                    gripcount=0)
-    style.map(name, background=[("disabled", surface), ("active", look["edge"])],
-              lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
-    # A bar is made of a trough and a thumb in it; what is left out are the arrows.
-    thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
-    style.layout(name, [("Vertical.Scrollbar.trough",
-                         {"sticky": "ns", "children": [thumb]})])
-
-
 # Long names are shown as far as they go: a row that wraps would push all others down,
 # and one that runs out of the sidebar would hide its own badge.
 def shorten(text, font, room):
@@ -2077,7 +2490,7 @@ def shorten(text, font, room):
 # endregion
 
 
-# region 9. The window: messages  (lesson 12)
+# region 12. The window: messages  (lesson 12)
 class Messages:
     """One conversation on the screen: a Text that can be read and copied from.
 
@@ -2280,7 +2693,7 @@ class Messages:
 # endregion
 
 
-# region 10. The window: composer and menus  (lesson 10)
+# region 13. The window: composer and menus  (lesson 10)
 class Header:
     """The line above the messages: which conversation, two buttons; and the banner.
 
@@ -2448,7 +2861,7 @@ class Composer:
 # endregion
 
 
-# region 12. The window: all together  (lesson 10)
+# region 15. The window: all together  (lesson 10)
 class Window:
     """All the parts put together: the face of the chat for those who have a screen."""
 
@@ -2650,7 +3063,7 @@ class Window:
 # endregion
 
 
-# region 13. Plain lines  (lesson 14)
+# region 16. Plain lines  (lesson 14)
 class PlainLines:
     """The chat without a window: what you type is sent, what comes is printed.
 
@@ -2688,7 +3101,6 @@ class PlainLines:
     def run(self) -> int:
         """Print what comes and send what is typed, until one of them ends."""
         # Reading the keyboard waits, and no thread can wait for two things at once.
-        # (select() could, on Linux and macOS; on Windows it knows sockets only.)
         threading.Thread(target=self.read, daemon=True, name="keyboard").start()
         if self.name:
             self.connect(self.name)
@@ -2703,8 +3115,7 @@ class PlainLines:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + 1
                 self.chat.tick()
-            # 50 looks a second: for a person as good as at once, and next to nothing
-            # for a processor.
+            # 50 looks a second: for a person at once, for a processor next to nothing.
             time.sleep(0.02)
         self.leave()
         return self.over
@@ -2712,9 +3123,9 @@ class PlainLines:
     def leave(self):
         """Say what has not arrived, and bye. At Ctrl+C too.
 
-        Who goes at once must know what did not, and a script finds it in the output.
+        Who goes at once must know what did not. "As far as is known": of those whose
+        receipt was lost nobody can tell.
         """
-        # "As far as is known": of those whose receipt was lost nobody can tell.
         lost = len(self.held) + len(self.chat.unconfirmed)
         if lost:
             self.print(f"* {lost} of your lines have not arrived, as far as is known.")
@@ -2868,6 +3279,9 @@ class PlainLines:
         if status["state"] == "online":
             self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
                        "/help lists the commands.")
+        elif status.get("password"):    # typed here it could be read on the screen
+            self.print(f"* {status['text']} Start again with --password.")
+            self.over = 1
         elif status["state"] == "choose_name":
             if self.is_person or not (self.held or self.input_over or self.chat.me):
                 self.ask_name(status["text"])
@@ -2877,15 +3291,17 @@ class PlainLines:
                 self.over = 1
         elif status["state"] == "offline":
             # Not the end: whoever sits at a terminal may mend it, and try again.
-            self.print(f"* {status['text']} “connect” tries again, “exit” ends.")
+            again = "“connect” tries again, “exit” ends."
+            if self.chat.can_trust():
+                again = "“/trust” accepts it, “exit” ends."
+                if not self.is_person:      # a script has nothing to compare
+                    again, self.over = "--fingerprint accepts it.", 1
+            self.print(f"* {status['text']} {again}")
         elif status["state"] == "waiting" and status["attempt"] == 1:
             self.print(f"* {status['text']} Waiting for it; Ctrl+C ends.")
 
     def people_changed(self):
-        """Nothing to do here: who came and went is printed as a line.
-
-        A face must have the method all the same; the chat does not ask whether.
-        """
+        """Nothing to do here: who came and went is printed as a line."""
 
     def shown(self, conversation):
         """Say where the next line goes: there is no title to look at."""
@@ -2895,15 +3311,12 @@ class PlainLines:
             self.print(f"* What you type now goes to {who}.")
 
     def quit(self):
-        """/quit: run() ends at its next look.
-
-        Not sys.exit(): the bye has to go out first, and that is run()'s to do.
-        """
+        """/quit: run() ends at its next look. (sys.exit() would not say bye.)"""
         self.over = 0
 # endregion
 
 
-# region 14. Main  (lesson 00)
+# region 17. Main  (lesson 00)
 def open_root():
     """Return (Tk's window, ""), or (None, one sentence that says why there is none).
 
@@ -2928,6 +3341,24 @@ def open_root():
         return tk.Tk(className="ChattyCat"), ""
     except tk.TclError as problem:
         return None, f"No window can be opened here ({problem})."
+
+
+def open_log(path):
+    """Let the program log write into a file. Raises OSError.
+
+    What the threads do, with the time and the thread's name, and where a mistake was:
+    to read afterwards what nobody saw happen. No word of what people say.
+    """
+    # "Rotating": at 1 MiB the file is renamed FILE.1, FILE.1 to FILE.2, and so on.
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=2**20, backupCount=5, encoding="utf-8", errors="replace")
+    handler.setFormatter(logging.Formatter(
+        "%(asctime)s  %(threadName)s  %(levelname)s  %(message)s"))
+    LOG.addHandler(handler)
+    # A full disk ends the log, and not the chat. (By default it would be said in the
+    # terminal, at each line again.)
+    logging.raiseExceptions = False
+    LOG.info("ChattyCat %s, Python %s", VERSION, sys.version.split()[0])
 
 
 # Windows that open on top of each other look like one; so `--clients 2` puts them side
@@ -2990,6 +3421,13 @@ def main(chat_class=Chat):
             print(f"ChattyCat_Client.py: the log cannot be written ({problem}).",
                   file=sys.stderr)
             return 2
+    # Before anything is opened: who wants TLS must not get a chat without it.
+    if ssl is None and (options.tls or options.fingerprint):
+        print("ChattyCat_Client.py: this Python has no OpenSSL, which --tls needs.",
+              file=sys.stderr)
+        return 2
+    # Here, while the terminal is still ours alone; a window could not ask there.
+    options.password = read_password(options.password)
     # Python calls this when a mistake has ended a thread. Without it that stands in the
     # terminal only, and a window may have none.
     threading.excepthook = report_mistake

@@ -16,8 +16,7 @@ How a message gets from one person to all the others:
             the room, under its one lock       one send() a person
                                +---- bell ---->  ^
 
-The regions, in reading order (what a region uses stands above it; the number 8
-is kept for files, which are not here yet):
+The regions, in reading order (what a region uses stands above it):
    1  Settings — the command line, and one way to print
    2  The wire — bytes to messages and back; names, text and times
    3  One person's connection — a socket, and what waits to be sent
@@ -25,14 +24,16 @@ is kept for files, which are not here yet):
    5  What is pending — lines for everybody or for one, until the postman takes them
    6  The room — who is here, ids, receipts; under one lock
    7  History — what was said, in memory or in a file, for who comes or comes back
+   8  The door — the certificate for TLS, the password, who has tried too many
    9  What each message does — on_hello, on_chat, … found by name
   10  The postman — the one thread that sends
-  11  The server — accept, threads, shutdown
-  12  The operator's console — console_kick, … found by name
-  13  Main — from the command line to a running server
+  11  The reading threads — one for each connection
+  12  The server — accept, threads, shutdown
+  13  The operator's console — console_kick, … found by name
+  14  Main — from the command line to a running server
 
 To add a kind of message, write one method on_<type> in region 9. To add a word
-for the operator, write one method console_<word> in region 12. Or leave this
+for the operator, write one method console_<word> in region 13. Or leave this
 file alone: `class MyServer(ChatServer)` in a file of your own, and `main(MyServer)`.
 """
 import argparse
@@ -41,8 +42,10 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import getpass
 import hmac
 import importlib.util
+import ipaddress
 import json
 import logging.handlers
 import math
@@ -51,23 +54,30 @@ import queue
 import re
 import secrets
 import selectors
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import unicodedata
+import warnings
 from datetime import datetime, timezone
 
 try:
-    # SQLite comes with Python; a Python that was built without it can still run a
-    # server, only without --history.
+    # Both come with Python. One that was built without SQLite can still run a server,
+    # only without --history, and one without OpenSSL, only without --tls.
     import sqlite3
 except ImportError:
     sqlite3 = None
+try:
+    import ssl
+except ImportError:
+    ssl = None
 
 VERSION = "1.0"
 
@@ -117,6 +127,23 @@ LINES_TO_PRINT = 20_000     # on the operator's terminal; what is over that is l
 # replaced by a connection of their own has not left.
 BREAKS = ("lost", "too_slow", "shutdown", "replaced")
 UNSEEN = ("shutdown", "replaced")
+
+
+def user_folder() -> str:
+    """Return the folder for this user's files, where each system keeps such things.
+
+    Windows: Known Folders; macOS: File System Programming Guide; else: the XDG Base
+    Directory Specification. CHATTYCAT_HOME puts them elsewhere. (As the client has it.)
+    """
+    if os.environ.get("CHATTYCAT_HOME"):
+        return os.environ["CHATTYCAT_HOME"]
+    if os.name == "nt":
+        return os.path.join(os.environ.get("APPDATA", HERE), "ChattyCat")
+    home = os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "ChattyCat")
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME")
+                        or os.path.join(home, ".config"), "chattycat")
 
 
 class Options(argparse.ArgumentParser):
@@ -191,6 +218,13 @@ def read_options(words=None):
                          "killed (default: the newest lines, in memory)")
     options.add_argument("--recent", type=number(0, 10_000), default=50, metavar="N",
                          help="how many lines somebody new gets to see (default: 50)")
+    options.add_argument("--password", action="store_true", help="let in only who "
+                         "knows it: asks for it, or takes CHATTYCAT_PASSWORD from the "
+                         "environment")
+    options.add_argument("--tls", action="store_true", help="encrypt all that travels")
+    options.add_argument("--cert", metavar="FILE", help="the certificate for --tls, "
+                         "PEM (default: made once, by the command openssl)")
+    options.add_argument("--key", metavar="FILE", help="its key, if it is not in there")
     options.add_argument("--rate", type=number(0, 1_000_000), default=50, metavar="N",
                          help="messages a second that one person may send before "
                          "being slowed, but 100 at once (default: 50; 0: no limit)")
@@ -204,7 +238,10 @@ def read_options(words=None):
     options.add_argument("--no-console", action="store_true",
                          help="do not read the operator's commands")
     options.add_argument("--version", action="version", version=f"ChattyCat {VERSION}")
-    return options.parse(sys.argv[1:] if words is None else words)
+    chosen = options.parse(sys.argv[1:] if words is None else words)
+    if (chosen.cert and not chosen.tls) or (chosen.key and not chosen.cert):
+        options.error("--cert needs --tls, and --key needs --cert")
+    return chosen
 
 
 # A Queue hands things from thread to thread, in order, without a lock of our own.
@@ -285,11 +322,9 @@ def print_lines(log=None):
 # region 2. The wire  (lesson 04)
 # This region stands in both scripts, the same to the letter (a test compares), so
 # that the client works when it is copied alone to another computer.
-#
 # A socket is a program's end of a connection. What goes into one end comes out of the
-# other, byte for byte and in order: that is TCP. The work behind it is done by the
-# kernel, the heart of the operating system; a program only asks it: connect, send
-# these bytes, wait until some have come (recv).
+# other, byte for byte and in order: that is TCP. The work is done by the kernel, the
+# heart of the system, which a program asks: connect, send these bytes, receive some.
 PORT = 9999
 PROTOCOL = 1
 LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
@@ -301,11 +336,8 @@ COLORS = 12                 # the server gives out an index from 0 to 11
 
 
 class WireError(Exception):
-    """A line that breaks the protocol: `code` for programs, `text` for people.
-
-    It travels as it is, as an `error`. Whoever finds the mistake words the sentence:
-    there it is known what was wrong and what to do.
-    """
+    """A line that breaks the protocol: `code` for programs, `text` for people. It is
+    worded where the mistake is found: there it is known what was wrong."""
 
     def __init__(self, code: str, text: str):
         super().__init__(text)
@@ -319,18 +351,14 @@ class WireError(Exception):
 def lines(receive):
     """Yield the lines that `receive()` brings in: a list for each time it brings some.
 
-    `receive` returns some bytes, or b"" at the end. TCP is a stream and knows nothing
-    of lines: what the other side sent in one piece may arrive in two, and two pieces
-    may arrive as one (lesson 03). So what stands behind the last "\\n" is kept until
-    the rest of it comes:
-
+    `receive` returns some bytes, or b"" at the end. TCP knows nothing of lines: what
+    was sent in one piece may arrive in two, and two pieces as one (lesson 03). What
+    stands behind the last "\\n" is kept until the rest of it comes:
         recv() -> b'{"type":"li'         no whole line yet
         recv() -> b'st"}\\nhello\\n{"ty'  yields [b'{"type":"list"}', b'hello'],
                                          keeps b'{"ty'
-
     The lines are bytes, without their end. Raises WireError `line_too_long` past 65,536
-    bytes, whether or not the "\\n" ever comes: without that limit one client could fill
-    our memory with one endless line.
+    bytes, whether or not the "\\n" ever comes: or one endless line fills our memory.
     """
     rest = b""
     while True:
@@ -362,12 +390,9 @@ def encode(message: dict) -> bytes:
     return (ENCODER.encode(message) + "\n").encode("utf-8", "replace")
 
 
-def no_constant(word):
-    raise ValueError(f"{word} is not JSON")
-
-
-# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know.
-DECODER = json.JSONDecoder(parse_constant=no_constant)
+# Python's json takes NaN and Infinity, which RFC 8259 (section 6) does not know. Nor
+# does int(), which raises ValueError.
+DECODER = json.JSONDecoder(parse_constant=int)
 
 
 def decode(line: bytes) -> dict:
@@ -392,9 +417,7 @@ REQUIRED = object()
 
 def field(message: dict, name: str, kind=str, default=REQUIRED):
     """Return the field `name` if it is of this kind; else WireError `bad_message`.
-
-    With a `default` the field may be left out.
-    """
+    With a `default` the field may be left out."""
     if name not in message and default is not REQUIRED:
         return default
     value = message.get(name)
@@ -420,15 +443,15 @@ def clean_name(name: str) -> str:
 
     NFKC first (as in RFC 8265): Unicode can write the same letter in several ways, and
     this makes one of them: "Ｔｏｍ" in full-width letters becomes "Tom". Then letters
-    and digits only: a name with spaces could look like a name and the words "is a
-    thief", and /msg could not tell where it ends.
+    and digits only: with spaces it could look like a name and the words "is a thief".
     """
     name = normal(name)
-    # Python's isalnum() knows the letters and digits of every script. The two behind
-    # it are the Hangul fillers: letters too, but nobody can see them.
-    good = all((character.isalnum() and character not in "\u115f\u1160")
-               or character in "_-." for character in name)
-    if not (good and 1 <= len(name) <= NAME_LIMIT and name[0].isalnum()):
+    # Python's isalnum() knows the letters and digits of every script. Those behind it,
+    # fillers of Korean and Egyptian, are letters too, but nobody can see them.
+    good = 1 <= len(name) <= NAME_LIMIT and name[0].isalnum() and all(
+        character.isalnum() and character not in "\u115f\u1160\U00013441\U00013442"
+        or character in "_-." for character in name)
+    if not good:
         raise WireError("bad_name", f"A name has 1 to {NAME_LIMIT} letters, digits, "
                         "“_”, “-” or “.”, and begins with a letter or digit.")
     if name_key(name) == "server":
@@ -439,19 +462,17 @@ def clean_name(name: str) -> str:
 def name_key(name: str) -> str:
     """Return what names are compared by: "TOM", "tom" and "ｔｏｍ" are one person.
 
-    Otherwise somebody could sit beside Tom as tom, and answer in his place.
-
-    casefold() and not lower(): "STRASSE" and "straße" are the same too. NFKC again
-    after it, because casefold can take a letter apart.
+    Otherwise somebody could sit beside Tom as tom, and answer in his place. casefold()
+    and not lower(): "STRASSE" and "straße" are the same too. NFKC again after it,
+    because casefold can take a letter apart.
     """
     return normal(normal(name).casefold())
 
 
 def normal(name: str) -> str:
-    """Return the NFKC form; what is too long to be anybody's name stays as it is.
-
-    A line full of accents takes 3 s to normalize (measured: it sorts them one by one),
-    and nobody else runs meanwhile. Four characters at most become one of a name.
+    """Return the NFKC form; what is too long to be anybody's name stays as it is: a
+    line full of accents takes 3 s (measured: they are sorted one by one), and nobody
+    else runs meanwhile. Four characters at most become one of a name.
     """
     if len(name) > 4 * NAME_LIMIT:
         return name
@@ -459,11 +480,8 @@ def normal(name: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return the text without the space around it, or raise WireError `bad_text`.
-
-    What is bad is refused, and not mended in silence: the sender should know that the
-    others would have read something else than was typed.
-    """
+    """Return the text without the space around it, or raise WireError `bad_text`: what
+    is bad is refused, and not mended in silence, so that the sender knows of it."""
     text = text.strip()
     if not 1 <= len(text) <= TEXT_LIMIT:
         raise WireError("bad_text", f"A message has 1 to {TEXT_LIMIT} characters; "
@@ -479,21 +497,85 @@ def clean_text(text: str) -> str:
     return text
 
 
-def utc_now() -> str:
-    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z".
-
-    UTC is the same everywhere and knows no summer time. Only the screens show local
-    time: two people in two countries read two clocks, and mean one moment.
-    """
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return now.replace("+00:00", "Z")
-
-
 def local_time(stamp: str) -> datetime:
     """Return a time from the wire in this computer's zone; ValueError if it is none."""
     # Before Python 3.11 fromisoformat() does not know the "Z".
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone()
 
+
+class TLS:
+    """A filter for the bytes of one connection: encrypts what leaves, decrypts what
+    has come, and raises ssl.SSLError where somebody has changed it on the way.
+
+    OpenSSL does that, and here it knows no socket. It takes what has arrived from one
+    buffer (a BIO) and leaves in another what is to be sent, bytes of its own included:
+    first of all the two sides agree on keys, in a handshake. (With ssl.SSLSocket, in
+    some Pythons, a recv() that waits holds up the send().) Two threads use it, hence
+    the lock. But only one may call encrypt() and send what it returns: two would
+    overtake each other, and the other side reads BAD_RECORD_MAC.
+    """
+
+    def __init__(self, context, server_side, agreed=lambda: None):
+        """`agreed()` is called after the handshake, before anything is decrypted."""
+        self.arrived, self.leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.arrived, self.leaving, server_side)
+        self.lock, self.agreed = threading.Lock(), agreed
+        self.ready = self.over = False
+
+    def read(self, receive, flush) -> bytes:
+        """Return some of what receive() brings, decrypted; b"" at the end.
+
+        Calls flush() when TLS itself has something to say: encrypt(b"") returns it.
+        """
+        plain = b""
+        while not (plain or self.over) and (data := receive()):
+            try:
+                plain = self.decrypt(data)
+            finally:                    # its complaint too, before we hang up
+                if self.leaving.pending:
+                    flush()
+        return plain
+
+    def decrypt(self, data) -> bytes:
+        plain = bytearray()
+        with self.lock:
+            self.arrived.write(data)
+            try:
+                if not self.ready:
+                    self.tls.do_handshake()
+                    self.agreed()
+                    self.ready = True
+                while piece := self.tls.read(16_384):
+                    plain += piece
+                self.over = True        # b"": they have ended it in good order…
+            except ssl.SSLWantReadError:
+                pass                    # no whole record is left, more will come
+            except ssl.SSLZeroReturnError:
+                self.over = True        # …and so have we
+        return plain
+
+    def encrypt(self, data) -> bytes:
+        """Return what is to be sent; None is TLS's own goodbye (RFC 8446, 6.1). Before
+        the handshake is done `data` is lost: there is no key for it yet."""
+        pieces = []
+        with self.lock:
+            if data is None:
+                with contextlib.suppress(ssl.SSLError):     # it wants theirs, too
+                    self.tls.unwrap()
+            elif self.ready:
+                # In small records: none can be read before its end has come. And a BIO
+                # stays as large as the most that it ever held.
+                for start in range(0, len(data), 4096):
+                    self.tls.write(data[start:start + 4096])
+                    pieces.append(self.leaving.read())
+            return b"".join(pieces) + self.leaving.read()
+# endregion
+
+
+# region 3. One person's connection  (lesson 05)
+# Some words of this region. A descriptor is the number by which a program names an open
+# socket to the kernel. TCP ends a connection politely, each direction for itself (to
+# end only one is to half-close), or at once for both, with a packet called RST (reset).
 
 def tune(sock: socket.socket):
     """Set what every chat connection wants, on both sides.
@@ -515,13 +597,6 @@ def tune(sock: socket.socket):
             if hasattr(socket, option):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
                 break
-# endregion
-
-
-# region 3. One person's connection  (lesson 05)
-# Some words of this region. A descriptor is the number by which a program names an open
-# socket to the kernel. TCP ends a connection politely, each direction for itself (to
-# end only one is to half-close), or at once for both, with a packet called RST (reset).
 
 
 class Connection:
@@ -532,11 +607,12 @@ class Connection:
     here.
     """
 
-    def __init__(self, sock: socket.socket, address):
-        """`sock` is connected; `address` is where from: (ip, port), IPv6 with more."""
+    def __init__(self, sock: socket.socket, address, tls=None):
+        """`sock` is connected; `address` is where from: (ip, port), IPv6 with more;
+        `tls`: the filter on its bytes, or None."""
         self.ip = address[0]
         self.address = f"{address[0]}:{address[1]}"
-        self.sock = sock
+        self.sock, self.tls = sock, tls
         # Two threads use one connection, and want opposite things: recv() should wait
         # until something comes, send() should never wait. dup() gives a second
         # descriptor of the same connection, so each thread has a socket of its own.
@@ -558,6 +634,8 @@ class Connection:
         self.goodbye = b""              # the last line, which comes after all of this
         self.since = time.monotonic()
         self.errors = 0                 # broken lines so far
+        self.wrong_passwords = 0
+        self.waited = False             # at the door, see Readers.wait_at_the_door()
         self.paid_until = 0.0           # see keep_pace()
         self.round, self.said = None, 0     # see Room.wait_for_turn()
         self.leaving = False            # a goodbye is on its way: no more is obeyed
@@ -568,7 +646,10 @@ class Connection:
         self.reason = "lost"            # what the others will read in `left`
 
     def receive(self) -> bytes:
-        """Wait for bytes and return them, or b"" when the connection is over."""
+        """Wait for bytes and return them, or b"" when the connection is over.
+
+        With TLS they are not yet decrypted: see TLS.read().
+        """
         while not self.dead:
             try:
                 # Into the same buffer each time. With recv(), which makes a new one, a
@@ -584,7 +665,16 @@ class Connection:
                 break
         return b""
 
-    def keep_pace(self, rate: int, wanted: int) -> int:
+    def has_hung_up(self) -> bool:
+        """Whether the other side has closed; seen only if all else has been read."""
+        try:
+            return not self.out.recv(1, socket.MSG_PEEK)    # PEEK: look, take nothing
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def keep_pace(self, rate: int, wanted: int, size=0) -> int:
         """Return how many of `wanted` lines may be obeyed now, at least one.
 
         Sleeps first while this person is ahead of `rate` lines a second (0: no limit).
@@ -594,10 +684,13 @@ class Connection:
         if not rate:
             return wanted
         now = time.monotonic()
-        # Each line costs 1/rate s. Who was quiet has saved up at most a burst.
+        # Each line costs 1/rate s. Who was quiet has saved up at most a burst. A
+        # stranger's line costs as much again for each 1,000 bytes: to decode a long one
+        # takes 3 ms, and 60 strangers who sent nothing else made the lines of people
+        # late by 1.3 s (p99, measured).
         self.paid_until = max(self.paid_until, now - BURST / rate)
         allowed = min(wanted, max(1, int((now - self.paid_until) * rate)))
-        self.paid_until += allowed / rate
+        self.paid_until += (allowed + size / 1000) / rate
         if self.paid_until > now:
             time.sleep(self.paid_until - now)
         return allowed
@@ -611,16 +704,16 @@ class Connection:
         """
         if self.dead or self.gone:
             return
-        if self.waiting:                # first what came first
-            self.waiting += data
-            return
+        tls = self.tls                  # (see Readers.receive, which may take it away)
         try:
+            if tls is not None:
+                data = tls.encrypt(data)
             # send() takes what fits into the kernel's buffer and says how much that
             # was. sendall() would wait for the rest, and everybody with it.
-            sent = self.out.send(data)
+            sent = 0 if self.waiting else self.out.send(data)   # first what came first
         except BlockingIOError:         # the kernel's buffer is full
             sent = 0
-        except OSError:
+        except OSError:                 # (ssl.SSLError is one of these)
             self.gone = True            # the reading thread will see it, too
             return
         if sent < len(data):
@@ -640,6 +733,8 @@ class Connection:
     def say_no_more(self):
         """Half-close: the other side reads to the end of what we sent, then b""."""
         self.half_closed = True
+        if self.tls is not None:
+            self.send(None)             # TLS has a goodbye of its own
         shutdown(self.out, socket.SHUT_WR)
 
     def stop_reading(self):
@@ -711,7 +806,7 @@ class Session:
 
 def digest(secret: str) -> bytes:
     """Return the SHA-256 hash of a session's secret, 32 bytes."""
-    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def new_session(name: str):
@@ -798,6 +893,16 @@ class Sessions:
 # A reading thread never sends: it only lines up here what is to leave, and goes on
 # reading. Sending it is the work of another thread (region 10), which takes all that
 # has come together meanwhile in one go.
+def utc_now() -> str:
+    """Return the time as it travels: UTC, ISO 8601, "2026-11-20T17:01:02.345Z".
+
+    UTC is the same everywhere and knows no summer time. Only the screens show local
+    time: two people in two countries read two clocks, and mean one moment.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return now.replace("+00:00", "Z")
+
+
 def chat_line(message: dict) -> bytes:
     """Return encode(message) for a `chat` to everybody, put together by hand.
 
@@ -1377,6 +1482,247 @@ class SQLiteHistory(History):
 # endregion
 
 
+# region 8. The door  (lesson 19)
+# TLS hides what travels, and a certificate proves to whom one talks: it has a public
+# key in it, and only who has the private one can finish the handshake. Whose it is
+# nobody can see from that. So it has a fingerprint: the operator reads it to the
+# others, or they keep it from the first time on (as ssh does).
+WRONG_PASSWORDS = 3         # end a connection, and slow its address from then on…
+SLOWED_SECONDS = 60         # …by 1, 2, 4 … seconds, and at most by this
+
+# What our certificate says. Our clients look at its fingerprint alone; the names are
+# for programs that compare them with the address.
+CERTIFICATE = """[req]
+distinguished_name = name
+x509_extensions = more
+[name]
+[more]
+subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
+"""
+
+
+# What OpenSSL says when the first bytes are no TLS.
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
+
+
+class CertificateError(Exception):
+    """There can be no TLS. Its text is one sentence for the operator.
+
+    Then there is no server: who asks for --tls must not get one that talks in clear.
+    """
+
+
+def tls_context(options):
+    """Return (the SSLContext for all connections, the certificate's fingerprint).
+
+    Raises CertificateError.
+    """
+    if ssl is None:
+        raise CertificateError("this Python has no OpenSSL, which --tls needs")
+    path = options.cert or make_certificate()
+    # A context holds what all connections have in common: versions, ciphers, our
+    # certificate. Python's own choice of ciphers is good, so we make none.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Older ones are broken (RFC 8996).
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Nobody may ask for one handshake after the other on the same connection. And no
+    # tickets, by which one could come back faster: our client makes no use of them.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    try:
+        context.load_cert_chain(path, options.key)
+        with open(path, encoding="ascii", errors="replace") as file:
+            found = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
+                              file.read(), re.DOTALL)
+        return context, fingerprint(ssl.PEM_cert_to_DER_cert(found[0]))
+    except (OSError, ValueError, TypeError) as problem:
+        why = getattr(problem, "reason", None) or problem
+        raise CertificateError(
+            f"the certificate in {path} cannot be used ({why}); --cert wants a "
+            "certificate and its key, as PEM text, in one file or with --key") from None
+
+
+def make_certificate() -> str:
+    """Return the file with this user's certificate and key; make it the first time.
+
+    Once and for all servers of this user: a new one would be a new fingerprint, and
+    all who know the old one would have to ask. Both are in one file, or two servers
+    that start in the same moment could mix theirs.
+    """
+    path = os.path.join(user_folder(), "server_certificate.pem")
+    if os.path.exists(path):
+        return path
+    try:
+        os.makedirs(user_folder(), mode=0o700, exist_ok=True)
+        # The folder of a TemporaryDirectory nobody else can enter.
+        with tempfile.TemporaryDirectory(dir=user_folder()) as folder:
+            config, new = (os.path.join(folder, name) for name in ("config", "new"))
+            with open(config, "w", encoding="ascii") as file:
+                file.write(CERTIFICATE)
+            # EC P-256: as safe as RSA with 3,072 bits, and with keys of 32 bytes.
+            # -nodes: no password on the key, or somebody had to type it at each start.
+            subprocess.run(
+                [find_openssl(), "req", "-config", config, "-x509", "-newkey", "ec",
+                 "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256",
+                 "-days", "3650", "-subj", "/CN=ChattyCat", "-keyout", new,
+                 "-out", new], check=True, capture_output=True, timeout=30,
+                stdin=subprocess.DEVNULL)
+            os.chmod(new, 0o600)        # the key is for this user's eyes alone
+            put_first(new, path)
+    except (OSError, subprocess.SubprocessError) as problem:
+        why = str(problem)
+        if isinstance(problem, subprocess.TimeoutExpired):
+            why = "openssl gave no answer within 30 s"
+        elif isinstance(problem, subprocess.CalledProcessError):
+            why = problem.stderr.decode(errors="replace").strip().split("\n")[-1]
+        raise CertificateError(f"no certificate could be made ({why}); name one of "
+                               "your own with --cert and --key") from None
+    return path
+
+
+def put_first(new, path):
+    """Rename a file, but not over one that is there.
+
+    Of two servers that start in the same moment the first one wins, and both show its
+    fingerprint. A rename would put one over the other; a link is never put over a file.
+    """
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        pass
+    except OSError:                     # a file system that has no links
+        os.replace(new, path)
+
+
+def find_openssl() -> str:
+    """Return where the command openssl is; raises CertificateError if nowhere.
+
+    Python's ssl can use certificates, and make none.
+    """
+    places = [shutil.which("openssl")]
+    git = shutil.which("git")
+    if os.name == "nt" and git:
+        # Git for Windows has one, in a folder that is not searched for commands. Its
+        # own git.exe stands in …\\Git\\cmd.
+        places += [os.path.join(os.path.dirname(os.path.dirname(git)), part, "bin",
+                                "openssl.exe") for part in ("mingw64", "usr")]
+    for place in places:
+        if place and os.path.exists(place):
+            return place
+    raise CertificateError("the command openssl, which makes a certificate, is not "
+                           "here. Type: sudo apt install openssl (Windows: install Git "
+                           "from git-scm.com), or name your own with --cert and --key")
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return the SHA-256 hash of a certificate (DER) in groups that one can read to
+    somebody: 3F2A-91C0-… The client has this too."""
+    digits = hashlib.sha256(certificate).hexdigest().upper()
+    return "-".join(digits[at:at + 4] for at in range(0, 64, 4))
+
+
+def read_password(wanted: bool) -> str:
+    """Return the password from the environment, or ask for it if it is `wanted`.
+
+    Never from the command line: that stands in the list of processes, for all users of
+    this computer. Raises ValueError with a sentence.
+    """
+    password = os.environ.get("CHATTYCAT_PASSWORD", "")
+    if wanted and not password:
+        # getpass() reads without showing what is typed. Where it cannot hide it, it
+        # would warn and go on; here it is an error like all others: nobody to ask.
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                password = getpass.getpass("The password of this server: ")
+    if wanted and not password:
+        raise ValueError("--password wants one, typed in or in CHATTYCAT_PASSWORD")
+    return password
+
+
+class Handshakes(TLS):
+    """The filter of a server: of all its connections one shakes hands at a time.
+
+    That takes a processor for 1 ms. With 200 at once those who talked waited up to
+    38 ms longer (p99, median of a series), and so 1.5 ms; all 200 are done as soon.
+    """
+    turn = threading.Lock()             # of the class, and so of all of them
+
+    def decrypt(self, data) -> bytes:
+        if self.ready:
+            return super().decrypt(data)
+        with self.turn:
+            return super().decrypt(data)
+
+
+class Door:
+    """Lets in who knows the password; slows addresses that try out too many.
+
+    A program can try thousands of words a second, and people choose passwords out of a
+    few thousand. So from the third wrong one on an address waits 1, 2, 4 … 60 s. Many
+    connections at once do not help: more than STRANGERS that have not come in yet are
+    thrown out, so 64 a minute are what can be tried.
+
+    Used under the room's lock, but for until().
+    """
+
+    def __init__(self, password: str):
+        """`password`: "" for a door that stands open."""
+        self.digest = digest(password) if password else None
+        # Network -> (wrong ones, until when it waits, by time.monotonic()).
+        self.wrong = collections.OrderedDict()
+
+    def check(self, person, password):
+        """Raise WireError `bad_password` unless it is right; None: not given."""
+        if self.digest is None:
+            return
+        if password is None:
+            raise WireError("bad_password", "This server wants a password; who runs it "
+                            "can tell you.")
+        network = network_of(person.ip)
+        # compare_digest() takes as long wherever the first difference is; with == the
+        # time would tell how much of it was right. It shows how long two texts are, so
+        # hashes are compared, which all have 32 bytes.
+        if hmac.compare_digest(digest(password), self.digest):
+            self.wrong.pop(network, None)
+            return
+        person.wrong_passwords += 1
+        # Taken out and put in again, it comes to the end: so the one that popitem()
+        # throws away is the one that has been quiet for longest.
+        wrong = self.wrong.pop(network, (0, 0))[0] + 1
+        over = min(wrong - WRONG_PASSWORDS, 10)
+        pause = min(2 ** over, SLOWED_SECONDS) if over >= 0 else 0
+        self.wrong[network] = wrong, time.monotonic() + pause
+        if len(self.wrong) > AWAY_LIMIT:
+            self.wrong.popitem(last=False)
+        raise WireError("bad_password", "That is not the password.")
+
+    def until(self, person) -> float:
+        """Return until when this person's next try has to wait.
+
+        They wait outside of the lock, in their own reading thread, which costs the
+        others nothing: see Readers.wait_at_the_door(). And they wait before their
+        try is looked at. An answer that comes late only slows who waits for it, and
+        who guesses would try the next one on another connection meanwhile.
+        """
+        return self.wrong.get(network_of(person.ip), (0, 0))[1]
+
+
+def network_of(ip: str) -> str:
+    """Return what counts as one address, for the door and for bans.
+
+    Of IPv6 everybody gets 2^64 addresses at once (RFC 6177), and could come from
+    another one each time. In one cable or Wi-Fi ("link-local") they are all alike in
+    that half, so there each one counts.
+    """
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    if address.version == 4 or address.is_link_local:
+        return ip
+    # An IPv4 address as a listener on all of IPv6 shows it: ::ffff:192.0.2.7
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
+# endregion
+
+
 # region 9. What each message does  (lesson 14)
 # What the others read in `left` when a goodbye of this kind went out; the goodbyes that
 # are not here are not followed by a `left`, or go to somebody who has no name yet.
@@ -1387,15 +1733,15 @@ LEFT_REASONS = {"bye": "bye", "kicked": "kicked", "banned": "kicked",
 class MessageHandlers:
     """One method on_<type> for each type of message that a client may send.
 
-    Region 11 makes a server of this: it adds `room`, `options` and the threads. The
+    Region 12 makes a server of this: it adds `room`, `options` and the threads. The
     methods run in the reading thread of the person who sent the message, with the
     room's lock: so they must not wait for anything. A WireError that they raise goes
     back to that person as an `error`, and the chat goes on.
     """
 
     def __init__(self):
-        # What the operator has forbidden, until the server ends: name_key -> their IP
-        # address, or None; name_key -> until when (time.monotonic()).
+        # What the operator has forbidden, until the server ends: name_key -> their
+        # network_of(), or None; name_key -> until when (time.monotonic()).
         self.banned, self.muted = {}, {}
         # name_key -> IP address, also of those who have left: for a ban after a kick.
         self.came_from = collections.OrderedDict()
@@ -1458,7 +1804,8 @@ class MessageHandlers:
             if person.errors == COUNTED_ERRORS:
                 self.part(person, "too_many_errors", "Too many lines that nobody "
                           "understands; look at the errors above.")
-        elif problem.code in ("server_full", "line_too_long"):
+        elif (problem.code in ("server_full", "line_too_long")
+              or person.wrong_passwords == WRONG_PASSWORDS):
             self.part(person, problem.code, problem.text)
 
     def part(self, person, reason: str, text: str):
@@ -1480,12 +1827,13 @@ class MessageHandlers:
             say(f"{person.name} left ({reason}), {len(self.room.people)} here")
 
     def on_hello(self, person, message):
-        """{"name", "version", "session"?, "since"?}: come in, or come back."""
+        """{"name", "version", "password"?, "session"?, "since"?}: come (back) in."""
         if person.name is not None:
             raise WireError("bad_message", "You are in already; hello is said once.")
         if field(message, "version", int) != PROTOCOL:
             raise WireError("bad_version", f"This server speaks version {PROTOCOL} of "
                             "the protocol; your program is older or newer.")
+        self.door.check(person, field(message, "password", default=None))
         # A session that we do not know is no mistake: this server may be a new one
         # that keeps no history. Then they come in as somebody new, under their name,
         # and `resumed` tells them so.
@@ -1538,7 +1886,7 @@ class MessageHandlers:
         names += [session.key] if session else []
         if any(name in self.banned for name in names):
             return "The operator has banned you."
-        if session is None and person.ip in self.banned.values():
+        if session is None and network_of(person.ip) in self.banned.values():
             return ("The operator has banned somebody at your address, and lets in "
                     "nobody new from there. Ask the operator.")
         return None
@@ -1610,7 +1958,7 @@ def without_secrets(line: bytes, from_stranger: bool) -> str:
         if isinstance(value, list):
             return [hide(part) for part in value]
         if isinstance(value, dict):
-            return {key: "•••" if key.lower() in ("password", "session") else hide(part)
+            return {key: "•••" if re.search("(?i)pass|sess", key) else hide(part)
                     for key, part in value.items()}
         return value
 
@@ -1640,10 +1988,8 @@ class Postman:
     It is also the one thread that writes the history, and reads lines from it. Whoever
     comes in is *behind* at first: lines with an id reach them from the history only, in
     pieces, as fast as they read. With lines 1 to 7 committed, and 8 and 9 in the batch:
-
         Ann (not behind)            gets 8 9
         Cat (behind, position 5)    gets nothing of it, but 6 7 8 9 from the history
-
     Then Cat's position is the newest committed id, and she is behind no more: from the
     next batch on she gets what Ann gets. No line can slip in between, or come twice,
     because committing, reading and this decision are steps of one thread.
@@ -1653,8 +1999,7 @@ class Postman:
         """`give_up()` is called when the history can be written no more."""
         self.room = None                # set before the thread starts
         self.give_up, self.trace = give_up, trace
-        self.broken = False             # …and this is set
-        self.ending = False             # set by stop()
+        self.broken = self.ending = False   # set by fail(), and by stop()
         # A selector watches many sockets at once and says which of them can go on,
         # by the best means of this system (epoll, kqueue, or select on Windows).
         self.selector = selectors.DefaultSelector()
@@ -1670,6 +2015,7 @@ class Postman:
         self.behind = {}                # person -> None
         self.parting = {}               # person -> when their connection is cut at last
         self.closed = collections.deque()   # whose reading thread has just ended
+        self.flushed = collections.deque()  # see flush()
         self.sent_bytes = 0
 
     def ring(self):
@@ -1678,6 +2024,11 @@ class Postman:
             self.bell_in.send(b"!")
         except BlockingIOError:
             pass                        # so many rings unheard: it will wake anyway
+
+    def flush(self, person):
+        """TLS itself has something to say (see TLS.read); only this thread sends."""
+        self.flushed.append(person)
+        self.ring()
 
     def run(self):
         """The postman's thread: sleep, take all that is pending, send, again."""
@@ -1688,6 +2039,8 @@ class Postman:
                 else:                   # a stalled socket has room again
                     key.data.send_waiting()
                     self.look_after(key.data)
+            while self.flushed:
+                self.send(self.flushed.popleft(), b"")
             # First who has ended, then what is pending: so the last answers to
             # somebody are in this mail, and are sent before their socket is closed.
             now = time.monotonic()
@@ -1762,7 +2115,7 @@ class Postman:
         """Send to one person, and watch the socket if it does not take all."""
         person.send(data)
         self.sent_bytes += len(data)
-        if self.trace:
+        if self.trace and data:
             trace("to", person, data)
         if person.waiting:
             self.look_after(person)
@@ -1850,7 +2203,6 @@ class Postman:
         Their program reads our goodbye, then b"", closes, and the reading thread here
         reads b"" too. Only for those who do none of this is there a time limit. In
         the usual order, with the flags that tell how far somebody is:
-
             part()       leaving        the goodbye is pending
             run()        in `parting`   it was handed out; if it waits, at most 10 s
             see_off()    half_closed    all of it has left; 1 s for their answer
@@ -1877,19 +2229,115 @@ class Postman:
 # endregion
 
 
-# region 11. The server  (lesson 08)
+# region 11. The reading threads  (lesson 05)
+class Readers(MessageHandlers):
+    """What the reading thread of a connection does, from its first byte to its last.
+
+    One thread a person reads well from top to bottom: wait for a line, obey it, wait
+    for the next. It may wait, for the network, for a person's pace or at the door: it
+    keeps nobody waiting but the one whose thread it is. It never sends; what is to
+    leave it hands to the room, or, if it is TLS's own, to the postman.
+    """
+
+    def read(self, person):
+        """The reading thread of one person, from the first byte to the last."""
+        try:
+            for came in lines(lambda: self.receive(person)):
+                if self.options.trace:
+                    trace("from", person, b"\n".join(came))
+                # Who is leaving is read on, so that their close does not become an
+                # RST, but not obeyed.
+                while came and not person.leaving:
+                    self.wait_at_the_door(person)
+                    # From a stranger one by one: each may be a try at the password.
+                    wanted, size = (len(came), 0) if person.name else (1, len(came[0]))
+                    allowed = person.keep_pace(self.options.rate, wanted, size)
+                    self.obey(person, came[:allowed])
+                    del came[:allowed]
+        except WireError as problem:
+            # An endless line, or no TLS: where the next line begins nobody can tell.
+            # What still comes is thrown away until the postman ends it.
+            self.refuse(person, problem, {})
+            self.part(person, "too_many_errors", problem.text)
+            while person.receive():
+                pass
+        finally:
+            self.leave(person, person.reason)
+            self.strangers.pop(person, None)
+            del self.connections[person]
+            person.sock.close()
+            self.postman.closed.append(person)
+            self.postman.ring()
+
+    def receive(self, person) -> bytes:
+        """Wait for what somebody sends; return some of it, decrypted, b"" at the end.
+
+        Raises WireError if somebody speaks no TLS where it is wanted.
+        """
+        if person.tls is None:
+            data = person.receive()
+            # TLS begins with a byte 22 (RFC 8446, 5.1), and no line in JSON does. It
+            # is answered at once: who knows when there will be a newline in it.
+            if person.name is None and data[:1] == b"\x16":
+                self.say_seldom("Somebody tried TLS, and this server has none",
+                                f"({person.address})")
+                self.refuse(person, WireError("bad_message", "This server speaks no "
+                            "TLS; switch it off, or start the server with --tls."), {})
+                return b"\n"            # an empty line in its place
+            return data
+        try:
+            return person.tls.read(person.receive, lambda: self.postman.flush(person))
+        except ssl.SSLError as problem:
+            # Neither plain text from the start, nor TLS that we know: both end here.
+            # And never plain text to who has begun with TLS: somebody in between could
+            # make us do it, by a few bytes, and read the rest.
+            if person.tls.ready or problem.reason not in NOT_TLS:
+                who = person.name or person.address
+                self.say_seldom("TLS has failed", f"with {who} ({problem.reason})")
+                return b""
+            person.tls = None           # in plain text the answer can be read
+            self.say_seldom("Somebody came without TLS, and this server wants it",
+                            f"({person.address})")
+            raise WireError("bad_message", "This server speaks TLS only; switch it on "
+                            "(the client's --tls).") from None
+
+    def wait_at_the_door(self, person):
+        """Let a stranger wait who comes from where wrong passwords came from.
+
+        As keep_pace() does it: nothing is lost, and nobody else notices.
+        """
+        until = self.door.until(person)
+        if person.name is not None or time.monotonic() >= until:
+            return
+        if not person.waited:
+            person.waited = True
+            # Who it is can be anybody behind that address; the operator may know them.
+            self.say_seldom("Too many wrong passwords come", f"from {person.ip}")
+            # They did say hello in time: their minute for it begins anew, but only
+            # once. One second more, or it would be over in the very moment in which
+            # the longest wait, also a minute, has its end.
+            self.strangers.pop(person, None)
+            self.strangers[person], person.since = None, time.monotonic() + 1
+        while time.monotonic() < self.door.until(person) and not person.leaving:
+            if person.has_hung_up():    # their try must not make the others wait
+                person.leaving = True
+            time.sleep(0.1)
+# endregion
+
+
+# region 12. The server  (lesson 08)
 # The threads of a running server, by the names that a debugger shows:
 #
 #     MainThread        accept(), and in the end the goodbyes (this region)
-#     reader of Minou   one for each connection: reads, and obeys (region 9)
+#     reader of Minou   one for each connection: reads, and obeys (regions 11 and 9)
 #     postman           commits and sends (region 10)
-#     console           the operator's keyboard (region 12)
+#     console           the operator's keyboard (region 13)
 #     printer           the operator's screen (region 1)
 #
 # Between them stand one lock (the room's), one bell (the postman's) and one queue (the
 # printer's). A thread that waits for the network never holds the lock. All but the
 # first are daemons: they end with it, wherever they are.
-class ChatServer(MessageHandlers):
+class ChatServer(Readers):
     """Accepts connections, starts a reading thread for each, and ends in good order.
 
     Subclass it to add messages (on_<type>) or words for the operator (console_<word>).
@@ -1898,13 +2346,18 @@ class ChatServer(MessageHandlers):
     def __init__(self, options):
         """Open the listening socket and the history.
 
-        Raises OSError when the address cannot be had, HistoryError for the history.
+        Raises OSError when the address cannot be had, HistoryError for the history,
+        CertificateError for --tls.
         """
         # The socket first. When the same command is typed twice, both fail, and "the
         # port is in use" says better what has happened than "the file is in use".
         super().__init__()
         self.options = options
         self.listener = listen(options.host, options.port)
+        self.door = Door(options.password)
+        self.tls, self.fingerprint = None, ""
+        if options.tls:
+            self.tls, self.fingerprint = tls_context(options)
         history = (History(options.recent) if options.history is None
                    else SQLiteHistory(options.recent, options.history))
         self.postman = Postman(self.stop, options.trace)
@@ -1915,7 +2368,7 @@ class ChatServer(MessageHandlers):
         self.connections = {}           # person -> reading thread
         self.strangers = {}             # person -> None, the oldest first: no hello yet
         self.spare = socket.socket()    # see turn_away()
-        self.turned_away = -math.inf    # when the operator has read of it last
+        self.said_at = {}               # see say_seldom()
         # For /stats, one a second.
         self.samples = collections.deque([self.sample()], maxlen=11)
         # A plain flag, set by a signal handler too. threading.Event has a lock inside,
@@ -1985,25 +2438,35 @@ class ChatServer(MessageHandlers):
         try:
             sock = sock or self.listener.accept()[0]
             sock.setblocking(False)
-            sock.send(encode({"type": "error", "code": "server_full", "text": text})
-                      + encode({"type": "goodbye", "reason": "server_full",
-                                "text": text}))
+            # With TLS they read nothing: there is no thread to shake hands with them,
+            # and in plain text our client would take us for a server without TLS.
+            if self.tls is None:
+                sock.send(
+                    encode({"type": "error", "code": "server_full", "text": text})
+                    + encode({"type": "goodbye", "reason": "server_full",
+                              "text": text}))
             shutdown(sock, socket.SHUT_WR)
             self.spare = sock
         except OSError:                 # they have gone
             with contextlib.suppress(OSError):
                 self.spare = socket.socket()
-        if time.monotonic() - self.turned_away > 60:
-            self.turned_away = time.monotonic()
-            say(f"Newcomers are turned away ({problem}); said at most once a minute.")
+        self.say_seldom("Newcomers are turned away", f"({problem})")
         time.sleep(0.05)                # or this loop would spin until somebody leaves
+
+    def say_seldom(self, what, more):
+        """Tell the operator; but strangers can make this happen as often as they like,
+        and must not fill the terminal and the log."""
+        now = time.monotonic()
+        if now - self.said_at.get(what, -math.inf) > 60:
+            self.said_at[what] = now
+            say(f"{what} {more}; said at most once a minute.")
 
     def welcome(self, sock, address):
         """Give a new connection its reading thread."""
         tune(sock)
-        person = Connection(sock, address)
-        # A thread runs a function beside all the others. One a person reads well from
-        # top to bottom: wait for a line, obey it, wait for the next.
+        tls = None if self.tls is None else Handshakes(self.tls, server_side=True)
+        person = Connection(sock, address, tls)
+        # A thread runs a function beside all the others.
         thread = threading.Thread(target=self.read, args=(person,), daemon=True,
                                   name=f"reader of {person.address}")
         self.connections[person] = thread
@@ -2014,32 +2477,6 @@ class ChatServer(MessageHandlers):
             del self.connections[person], self.strangers[person]
             person.out.close()
             raise
-
-    def read(self, person):
-        """The reading thread of one person, from the first byte to the last."""
-        try:
-            for came in lines(person.receive):
-                if self.options.trace:
-                    trace("from", person, b"\n".join(came))
-                # Who is leaving is read on, so that their close does not become an
-                # RST, but not obeyed.
-                while came and not person.leaving:
-                    allowed = person.keep_pace(self.options.rate, len(came))
-                    self.obey(person, came[:allowed])
-                    del came[:allowed]
-        except WireError as problem:
-            # An endless line: where the next one begins, nobody can tell. What still
-            # comes is thrown away until the postman ends it.
-            self.refuse(person, problem, {})
-            while person.receive():
-                pass
-        finally:
-            self.leave(person, person.reason)
-            self.strangers.pop(person, None)
-            del self.connections[person]
-            person.sock.close()
-            self.postman.closed.append(person)
-            self.postman.ring()
 
     def part_with_strangers(self, now):
         """End connections that do not say hello: too old ones, or too many.
@@ -2118,7 +2555,7 @@ def lan_address() -> str:
 # endregion
 
 
-# region 12. The operator's console  (lesson 20)
+# region 13. The operator's console  (lesson 20)
 class Console:
     """Reads the operator's commands: console_<word> of this class or of the server.
 
@@ -2210,7 +2647,7 @@ class Console:
         person = session and session.person
         # Also of somebody who has been kicked before, or has run away from this.
         ip = person.ip if person else self.server.came_from.get(key)
-        self.server.banned[key] = ip
+        self.server.banned[key] = ip and network_of(ip)
         if person:
             self.server.part(person, "banned", "The operator has banned you.")
         return (f"“{name}” is banned until the server ends or you /unban them"
@@ -2227,7 +2664,8 @@ class Console:
     def console_mute(self, words):
         """/mute NAME [SECONDS]: they can read, not write; 0 SECONDS ends it
 
-        It hangs on the name, and so holds when they come back on a new connection.
+        It hangs on the name, and so holds when they come back on a new connection; but
+        who takes another name can write. Against that there is /ban, by address.
         """
         name, _, seconds = words.partition(" ")
         muted, key = self.server.muted, name_key(name)
@@ -2272,7 +2710,7 @@ class Console:
 # endregion
 
 
-# region 13. Main  (lesson 00)
+# region 14. Main  (lesson 00)
 # Names for the windows of --clients: two of the same name could not be in one room.
 CATS = ("Minou", "Tigrou", "Félix", "Garfield", "Duchesse", "Salem",
         "Simba", "Luna", "Moustache", "Caramel", "Réglisse", "Grisou")
@@ -2284,7 +2722,7 @@ def can_show_windows() -> bool:
     return bool(screen and importlib.util.find_spec("_tkinter"))
 
 
-def open_clients(count, host, port):
+def open_clients(count, host, port, fingerprint="", password=""):
     """Open `count` clients, side by side; return their processes.
 
     Each gets a name, and so connects at once; CHATTYCAT_PLACE tells it where to stand.
@@ -2295,13 +2733,17 @@ def open_clients(count, host, port):
             f"{CATS[0]}")
         return []
     client = os.path.join(HERE, "ChattyCat_Client.py")
+    # They are our own children: nobody has to compare fingerprints, or to type the
+    # password once more. It goes by the environment, which only this user can read.
+    tls = ["--tls", "--fingerprint", fingerprint] if fingerprint else []
     # sys.executable: the Python that runs this, and not whatever "python" is here. A
     # list and no shell: nothing to quote, and a debugger follows into the clients.
     # Without DEVNULL they would snatch from the operator what is typed.
     return [subprocess.Popen(
-        [sys.executable, client, "--host", host, "--port", str(port), "--name", name],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "CHATTYCAT_PLACE": f"{place}/{count}"})
+        [sys.executable, client, "--host", host, "--port", str(port), "--name", name,
+         *tls], stdin=subprocess.DEVNULL,
+        env={**os.environ, "CHATTYCAT_PLACE": f"{place}/{count}",
+             "CHATTYCAT_PASSWORD": password})
         for place, name in enumerate(CATS[:count])]
 
 
@@ -2323,7 +2765,7 @@ def start_sentence(problem, options) -> str:
 
     A traceback would say the same, to those who can read it already.
     """
-    if isinstance(problem, HistoryError):
+    if isinstance(problem, (HistoryError, CertificateError)):
         return str(problem)
     where = f"port {options.port} on {options.host}"
     number = getattr(problem, "errno", None)
@@ -2365,6 +2807,12 @@ def announce(server):
     TERMINAL.put(f"ChattyCat server is listening on {server.host}:{server.port}")
     if server.host in ("0.0.0.0", "::"):
         say(f"On the other computers type in: {lan_address()}, port {server.port}")
+    if server.tls:
+        # In a line of its own, so that it can be copied, and read out in one breath.
+        say(f"TLS is on. This server's fingerprint:\n{server.fingerprint}")
+    elif server.options.password and not ipaddress.ip_address(server.host).is_loopback:
+        say("Careful: without --tls the password travels in clear, and whoever listens "
+            "in this network can read it.")
     if server.options.history is not None:
         say(f"The history is kept in {server.options.history}; "
             f"{server.room.last_id:,} lines so far.")
@@ -2413,8 +2861,12 @@ def main(server_class=ChatServer):
         return cannot_start(f"the log cannot be written ({problem}); "
                             "--log names a file")
     try:
+        options.password = read_password(options.password)
+    except ValueError as problem:
+        return cannot_start(problem)
+    try:
         server = server_class(options)
-    except (OSError, UnicodeError, HistoryError) as problem:
+    except (OSError, UnicodeError, HistoryError, CertificateError) as problem:
         return cannot_start(start_sentence(problem, options))
     # Python calls this when a mistake has ended a thread. Its own way goes around our
     # queue, and is not in the log.
@@ -2429,7 +2881,8 @@ def main(server_class=ChatServer):
                          name="console").start()
     # "All addresses" is one to listen on, and not one to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
-    clients = open_clients(options.clients, host, server.port)
+    clients = open_clients(options.clients, host, server.port, server.fingerprint,
+                           options.password)
     server.serve()                      # returns when somebody has stopped it
     # Windows without their server would only try to reconnect, for ever.
     for client in clients:

@@ -1,8 +1,9 @@
-"""What all tests share: `--long`, a server, and people who come and go."""
+"""What all tests share: `--long`, a server, people who come and go, and TLS."""
 import os
 
 import pytest
 
+from ChattyCat_Server import CertificateError, make_certificate
 from people import Person, ServerProcess    # .pytest.ini sets the path for it
 
 # Set where everything that a test needs is said to be there (CI): then a test
@@ -44,23 +45,68 @@ def chattycat_home(tmp_path_factory):
     return home
 
 
+# The tests that run twice: over TCP as it is, and over TLS. All of a file's tests that
+# use a server, or those that are named: the others are not about the connection.
+OVER_TLS = {
+    "test_protocol": (), "test_bad_input": (), "test_coming_back": (),
+    "test_history": (
+        "test_all_of_it_survives_a_kill",
+        "test_a_ref_from_before_the_kill_is_answered_with_the_first_receipt",
+        "test_what_anybody_has_seen_is_never_lost_nor_its_id_given_again",
+        "test_names_wait_for_their_sessions",
+        "test_private_lines_stay_private_after_a_kill",
+        "test_who_comes_back_for_everything_gets_it_piece_by_piece")}
+# These only with --long: each takes over a second.
+LONG_OVER_TLS = (
+    "test_after_goodbye_the_server_does_not_wait_for_us_for_ever",
+    "test_two_hundred_come_back_at_once",
+    "test_whatever_breaks_every_line_is_shown_once")
+
+
+def pytest_generate_tests(metafunc):
+    """Let a test run twice; pytest asks this for each one that it has found."""
+    name, file = metafunc.function.__name__, metafunc.module.__name__.split(".")[-1]
+    if "tls" in metafunc.fixturenames and file in OVER_TLS and (
+            not OVER_TLS[file] or name in OVER_TLS[file]):
+        marks = [pytest.mark.long] if name in LONG_OVER_TLS else []
+        metafunc.parametrize("tls", ["tcp", pytest.param("tls", marks=marks)],
+                             indirect=True)
+
+
+@pytest.fixture(scope="session")
+def certificate(chattycat_home):
+    """The file with a certificate and its key, made as any server makes it: once."""
+    try:
+        return make_certificate()
+    except CertificateError as problem:
+        pytest.skip(str(problem))
+
+
 @pytest.fixture(scope="module")
-def server():
+def tls(request):
+    """The options of a server that speaks TLS, if this test is to run over it."""
+    if getattr(request, "param", "tcp") == "tcp":
+        return []
+    return ["--tls", "--cert", request.getfixturevalue("certificate")]
+
+
+@pytest.fixture(scope="module")
+def server(tls):
     """One server for a whole file of tests, started once since that takes time.
 
     `--recent 0`: a newcomer must not be greeted with what the test before said.
     """
-    with ServerProcess("--rate", "0", "--recent", "0") as process:
+    with ServerProcess("--rate", "0", "--recent", "0", *tls) as process:
         yield process
 
 
 @pytest.fixture
-def start_server():
+def start_server(tls):
     """A function that starts a server with the options that one test needs."""
     running = []
 
     def start(*options, **how):
-        running.append(ServerProcess(*options, **how).__enter__())
+        running.append(ServerProcess(*options, *tls, **how).__enter__())
         return running[-1]
 
     yield start

@@ -5,6 +5,7 @@
     python3 tests/crowd.py 1000 --senders 1 --rate 20    a quiet room of 1,000
     python3 tests/crowd.py 50 --port 9999             with the server that runs there
     python3 tests/crowd.py 100 --versus 'python3 my_server.py --port 0'
+    python3 tests/crowd.py 100 --tls --versus-plain    what does TLS cost?
 
 How does one program read for a thousand people, faster than a server can write? With
 one thread, a selector that says who has something to read, and one idea: in one room
@@ -36,6 +37,7 @@ import selectors
 import shlex
 import signal
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -50,6 +52,8 @@ READ_BYTES = 262_144        # at most so many in one recv(): fewer, larger reads
 SAMPLED = 5                 # people whose every delivery is timed; it costs time too
 FILLER = "meow" * 1000      # what texts are made of, behind their numbers
 FAR = float("inf")
+OURS = [sys.executable, str(SERVER), "--port", "0", "--no-console", "--rate", "0",
+        "--recent", "0", "--max-clients", "20000"]
 
 
 # ------------------------------------------------------------------- people, and stream
@@ -68,6 +72,7 @@ class Person:
         self.rest = b""             # …and what has come that is not compared yet
         self.order = None           # instead: an Order, when it gets no copy of its own
         self.sampled = False
+        self.tls = None
         self.said = 0               # messages
         self.sent = collections.deque()     # when: those that are not in the stream yet
         self.own = collections.deque()      # where: those that it has not got back yet
@@ -179,11 +184,57 @@ class Places:
 
 # ---------------------------------------------------------------------------- the crowd
 
+def unchecked():
+    """TLS with whoever answers: the server is on this computer, and has no secrets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+class TLS:
+    """A filter for the bytes of one person.
+
+    Not the server's, which is what we measure; and for one thread alone, which makes
+    it faster. The first read() or write() begins the handshake.
+    """
+    plain = memoryview(bytearray(2 * READ_BYTES))   # for all: one is read at a time
+
+    def __init__(self, context):
+        self.arrived, self.leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.arrived, self.leaving)
+        self.waits = b""            # what is said before the handshake is done
+
+    def encrypt(self, data):
+        """Return what is to be sent."""
+        if data := self.waits + data:
+            try:
+                self.tls.write(data)
+                self.waits = b""
+            except ssl.SSLWantReadError:
+                self.waits = data
+        return self.leaving.read()
+
+    def decrypt(self, data):
+        """Return what has come, until the next call."""
+        size = 0
+        self.arrived.write(data)
+        # Until what is left is no whole record.
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while self.arrived.pending and (
+                    more := self.tls.read(READ_BYTES, self.plain[size:])):
+                size += more
+        return self.plain[:size]
+
+    def has_to_say(self):
+        return self.waits or self.leaving.pending
+
+
 class Sockets:
     """The connections of all people, and the one loop that serves them all."""
 
-    def __init__(self, people, address, dialect):
+    def __init__(self, people, address, dialect, tls=False):
         self.people, self.address, self.dialect = people, address, dialect
+        self.context = unchecked() if tls else None
         self.selector = selectors.DefaultSelector()
         self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
@@ -204,9 +255,10 @@ class Sockets:
         except OSError as problem:
             raise NoStart(f"nobody listens on {self.address[0]}:{self.address[1]} "
                           f"({problem.strerror or problem})") from None
-        person.socket.setblocking(False)
         # Else the kernel holds a small message back until the last one has arrived.
         person.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        person.socket.setblocking(False)
+        person.tls = self.context and TLS(self.context)
         self.selector.register(person.socket, selectors.EVENT_READ, person)
         self.send(person, self.dialect.hello(person.name))
 
@@ -220,21 +272,29 @@ class Sockets:
 
     def receive(self, person):
         try:
-            size = person.socket.recv_into(self.buffer)
+            piece = self.view[:person.socket.recv_into(self.buffer)]
             why = "the server has closed the connection"
+            if piece and person.tls and not (piece := self.decrypt(person, piece)):
+                return                  # TLS's own business, or half a record
         except BlockingIOError:
             return
-        except OSError as problem:
-            size, why = 0, problem.strerror
-        if not size:
+        except OSError as problem:      # (ssl.SSLError is one of these)
+            piece, why = b"", problem.strerror
+        if not piece:
             problem = NoStart if person in self.outside else Trouble
             raise problem(f"{person.name} was cut off: {why}")
-        self.take(person, self.view[:size])
+        self.take(person, piece)
+
+    def decrypt(self, person, piece):
+        piece = person.tls.decrypt(piece)
+        if person.tls.has_to_say():
+            self.send(person, b"")
+        return piece
 
     def send(self, person, data):
         """Send what the socket takes; the selector says when it takes the rest."""
         waited = bool(person.out)
-        person.out += data
+        person.out += person.tls.encrypt(data) if person.tls else data
         if not waited:
             self.flush(person, watched=False)
 
@@ -257,7 +317,7 @@ class Sockets:
         for person in self.people:
             with contextlib.suppress(OSError):
                 person.socket.settimeout(0.1)
-                person.socket.sendall(self.dialect.bye)
+                self.send(person, self.dialect.bye)
                 person.socket.shutdown(socket.SHUT_WR)
         for person in self.people:
             with contextlib.suppress(OSError):
@@ -270,9 +330,9 @@ class Sockets:
 class Crowd(Sockets):
     """N people who come, talk, and check all that they hear."""
 
-    def __init__(self, address, dialect, options, tell=lambda text: None):
+    def __init__(self, address, dialect, options, tell=lambda text: None, tls=False):
         people = [Person(number) for number in range(options.people)]
-        super().__init__(people, address, dialect)
+        super().__init__(people, address, dialect, tls)
         self.options, self.tell = options, tell
         self.senders = people[:options.senders]
         step = max(1, len(people) // SAMPLED)
@@ -539,7 +599,7 @@ def measure_running(server, options, tell):
         raise NoStart(f"a text may have {dialect.longest} characters there; choose "
                       "a smaller --size")
     empty = usage(server.pid)
-    with Crowd(server.address, dialect, options, tell) as crowd:
+    with Crowd(server.address, dialect, options, tell, server.tls) as crowd:
         joining = crowd.join()
         full, busy = usage(server.pid), time.process_time()
         seconds = crowd.talk(options.seconds)
@@ -615,9 +675,14 @@ def add_servers(add):
         help="its process, to show memory and CPU of that one too")
     add("--irc", action="store_true", help="it speaks IRC (a server that is started "
         "here and prints “IRC … listening on” is known by that)")
+    add("--tls", action="store_true", help="talk TLS to the server. The certificate is "
+        "not checked: the crowd is here to measure, and has nothing to hide")
     add("--versus", type=command, action="append", default=[], metavar="COMMAND",
         help="measure another server too, in turn with ours, and show the ratios (ours "
-        "to theirs); it must print “… listening on HOST:PORT”; may stand twice")
+        "to theirs); it must print “… listening on HOST:PORT”; may stand twice; "
+        "with --tls in it, the crowd talks TLS to it")
+    add("--versus-plain", dest="versus", action="append_const", const=OURS,
+        help="the other server is ours, without --tls")
     add("--pairs", type=number(1, 100), default=3, metavar="P",
         help="--versus: how many times (default: 3)")
 
@@ -637,15 +702,15 @@ def run(options, tell):
     """Measure what is asked for; return the text to print."""
     allow_open_sockets(options.people + 64)
     # A crowd is a load, so it goes to this computer alone.
-    ours = Server("ChattyCat", [
-        sys.executable, str(SERVER), "--port", "0", "--no-console", "--rate", "0",
-        "--recent", "0", "--max-clients", str(options.people)],
-        options.port and ("127.0.0.1", options.port),
-        Irc if options.irc else ChattyCat, options.pid)
+    ours = Server("ChattyCat", OURS + ["--tls"] * options.tls,
+                  options.port and ("127.0.0.1", options.port),
+                  Irc if options.irc else ChattyCat, options.pid)
     if not options.versus:
         found = measure(ours, options, tell)
         return json.dumps(found) if options.json else report(found)
-    servers = [ours] + [Server(shlex.join(words), words) for words in options.versus]
+    servers = [ours] + [
+        Server("ChattyCat, plain" if words is OURS else shlex.join(words), words)
+        for words in options.versus]
     runs = versus(servers, options.pairs,
                   lambda server: measure(server, options, tell), tell)
     others = list(comparisons(servers, runs))

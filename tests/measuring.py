@@ -110,6 +110,7 @@ class Server:
     def __init__(self, name, command, address=None, dialect=ChattyCat, pid=None):
         self.name, self.command, self.address = name, command, address
         self.dialect, self.pid, self.process = dialect, pid, None
+        self.tls = "--tls" in command
 
     def __enter__(self):
         if self.address is None:
@@ -202,6 +203,7 @@ def figures(options, crowd, joining, seconds, busy, uses):
             if options.rate else {"window": options.window})
     return {
         "people": options.people, "senders": options.senders, "size": options.size,
+        "tls": crowd.context is not None,
         **pace, "seconds": round(seconds, 3), "messages": crowd.said,
         "deliveries": deliveries,
         "messages_per_second": round(crowd.said / seconds),
@@ -233,7 +235,7 @@ def report(run):
            if "rate" in run else f"{run['window']:,} in flight each")
     return "\n".join([
         f"{run['people']:,} people, {run['senders']:,} of them talk, {how}, "
-        f"{run['seconds']:.1f} s",
+        f"{'TLS, ' * run['tls']}{run['seconds']:.1f} s",
         f"joins         {run['joins_per_second']:,} a second: all are in after "
         f"{run['join_seconds']} s, all know of all after {run['all_seen_seconds']} s",
         f"messages      {run['messages_per_second']:,} a second",
@@ -262,7 +264,8 @@ COMPARED = {
     "deliveries a server CPU second":
         lambda run: run["server"] and run["server"]["deliveries_per_cpu_second"],
     "last has it, p50, ms": lambda run: run["last_ms"]["p50"],
-    "joining, s": lambda run: run["join_seconds"]}
+    "joining, s": lambda run: run["join_seconds"],
+    "this program, % of one core": lambda run: round(100 * run["generator_cpu_share"])}
 
 
 def versus(servers, pairs, measure, tell):

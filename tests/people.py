@@ -10,12 +10,14 @@ a TCP socket. Every wait has a limit, and one that fails says what it waited for
 and what came instead.
 """
 import collections
+import contextlib
 import json
 import os
 import pathlib
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -26,6 +28,7 @@ import time
 SERVER = pathlib.Path(__file__).resolve().parent.parent / "ChattyCat_Server.py"
 LISTENING = re.compile(r"^ChattyCat server is listening on (\S+):(\d+)$")
 COMINGS = ("joined", "left")    # for `skip`: who comes and goes is not the question
+FINGERPRINT = re.compile(r"([0-9A-F]{4}-){15}[0-9A-F]{4}$")
 
 
 def shorten(text):
@@ -36,7 +39,8 @@ def shorten(text):
 class ServerProcess:
     """A server in a process of its own, on a free port.
 
-    `console=True` gives it an operator, whose lines go in with `type_line`.
+    `console=True` gives it an operator, whose lines go in with `type_line`. With the
+    option "--tls", whoever is a `Person` there speaks TLS.
     When the `with` ends, so does the server: with SIGTERM, exit status 0 and not
     a word on stderr, or the test fails.
     """
@@ -44,6 +48,7 @@ class ServerProcess:
         self.command = [sys.executable, str(SERVER), "--port", "0"]
         self.command += [] if console else ["--no-console"]
         self.command += [str(option) for option in options]
+        self.tls = "--tls" in self.command
         self.stdin = subprocess.PIPE if console else subprocess.DEVNULL
         self.quiet_stderr = quiet_stderr
         self.lines, self.errors = [], []
@@ -113,6 +118,10 @@ class ServerProcess:
         assert match, f"waited for a line like {pattern!r}, but there was:\n{shown}"
         return match
 
+    def fingerprint(self):
+        """That of its certificate, as the operator would read it to somebody."""
+        return self.wait_for_line(FINGERPRINT)[0]
+
     def type_line(self, text):
         """What the operator types, Enter included."""
         self.process.stdin.write(text.encode() + b"\n")
@@ -161,10 +170,61 @@ class ServerProcess:
         self.close(failed=kind is not None)
 
 
-class Person:
-    """Somebody with a socket. With a name: has said hello and read the welcome."""
+@contextlib.contextmanager
+def as_without_tls():
+    """A connection that breaks is a ConnectionError.
 
-    def __init__(self, server, name=None, receive_buffer=None, limit=5, from_ip=None):
+    With ssl.SSLSocket it can also be one of two errors of its own; which one depends
+    on the version of Python.
+    """
+    try:
+        yield
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        raise ConnectionResetError(*error.args) from None
+
+
+class TLSSocket(ssl.SSLSocket):
+    """Python's own socket with TLS, which behaves as one without TLS does."""
+
+    def do_handshake(self, *how):
+        with as_without_tls():
+            super().do_handshake(*how)
+
+    def recv(self, *how):
+        with as_without_tls():
+            return super().recv(*how)
+
+    def sendall(self, *how):
+        with as_without_tls():
+            super().sendall(*how)
+
+    def shutdown(self, how):
+        # That of SSLSocket forgets the keys, and could not read what still comes.
+        socket.socket.shutdown(self, how)
+
+
+def tls_context(newest=ssl.TLSVersion.MAXIMUM_SUPPORTED):
+    """What a client needs to speak TLS, up to this version of it.
+
+    It takes any certificate. A test that asks whose it is compares fingerprints.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = newest
+    context.sslsocket_class = TLSSocket
+    return context
+
+
+TLS_CONTEXT = tls_context()
+
+
+class Person:
+    """Somebody with a socket. With a name: has said hello and read the welcome.
+
+    `tls` is an SSLContext. Without it TLS is spoken if the server has it switched on.
+    """
+    def __init__(self, server, name=None, receive_buffer=None, limit=5, from_ip=None,
+                 tls=None):
         self.name = name or "somebody without a name"
         self.buffer = bytearray()
         self.latest = collections.deque(maxlen=5)   # for the text of a failure
@@ -179,6 +239,10 @@ class Person:
         self.socket.connect((server.host, server.port))
         # Without this, the second of two small sends waits for the first one's ACK.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls or getattr(server, "tls", False):    # (a proxy says nothing of it)
+            # An end without TLS's own goodbye is not one in good order (3.9 takes it).
+            self.socket = (tls or TLS_CONTEXT).wrap_socket(
+                self.socket, suppress_ragged_eofs=False)
         if name:
             self.hello(name)
             self.expect("welcome", limit=limit)

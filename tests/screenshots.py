@@ -133,11 +133,11 @@ def everybody_talks(tigrou, felix, cat, long):
 def scene_login(studio):
     with studio.client() as window:
         studio.take(window, "login")
-        window.key("Tab")               # the focus must be seen, wherever it is
-        studio.take(window, "login_focus_on_remember")
-        window.key("Tab")
-        studio.take(window, "login_focus_on_connect")
-        window.key("shift+Tab", "shift+Tab")
+        # The focus must be seen, wherever it is.
+        for where in ("password", "tls", "remember", "connect"):
+            window.key("Tab")
+            studio.take(window, f"login_focus_on_{where}")
+        window.key(*["shift+Tab"] * 4)
         window.type("not a name!\n")
         studio.take(window, "login_bad_name")
 
@@ -164,6 +164,41 @@ def scene_name_taken(studio):
     with ServerProcess() as server, friends(server, "Minou"):
         with studio.client("--name", "Minou", "--port", server.port) as window:
             studio.take(window, "login_name_taken")
+
+
+def scene_tls(studio):
+    """A server that is met for the first time; then another one in its place."""
+    with ServerProcess("--tls") as server, tempfile.TemporaryDirectory() as home:
+        options = ("--name", "Minou", "--port", server.port, "--tls")
+        with studio.client(*options, CHATTYCAT_HOME=home) as window:
+            studio.take(window, "login_unknown_server")
+            window.resize(1, 1)
+            studio.take(window, "login_unknown_server_narrow")
+            window.key("shift+Tab", "space")        # from “Back” to “Trust this server”
+            window.wait_for_title("ChattyCat — Minou")
+            studio.take(window, "chat_by_tls")
+        here = f"127.0.0.1:{server.port}"
+        known = pathlib.Path(home, "known_servers.json")
+        known.write_text('{"%s": "%s"}' % (here, "0123456789ABCDEF" * 4))
+        with studio.client(*options, CHATTYCAT_HOME=home) as window:
+            studio.take(window, "login_another_fingerprint")
+            window.resize(1, 1)
+            studio.take(window, "login_another_fingerprint_narrow")
+        with studio.client(*options[:-1]) as window:
+            studio.take(window, "login_without_tls")
+
+
+def scene_password(studio):
+    """The server wants a password, and gets a wrong one."""
+    os.environ["CHATTYCAT_PASSWORD"] = "whiskers"
+    with ServerProcess() as server:
+        del os.environ["CHATTYCAT_PASSWORD"]
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            studio.take(window, "login_password_wanted")
+            window.type("wiskers\n")
+            studio.take(window, "login_password_wrong")
+            window.type("whiskers\n")
+            window.wait_for_title("ChattyCat — Minou")
 
 
 def scene_empty_room(studio):
@@ -333,7 +368,8 @@ def scene_kicked(studio):
             studio.take(window, "login_kicked")
 
 
-SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken,
+SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken, scene_tls,
+          scene_password,
           scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
           scene_coming_back, scene_no_memory, scene_menu, scene_kicked)
 

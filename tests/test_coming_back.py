@@ -84,10 +84,11 @@ def pair(join):
 
 
 @pytest.fixture
-def inside(monkeypatch):
+def inside(monkeypatch, tls):
     """A server in this process, with limits that a test can set."""
     options = ChattyCat_Server.read_options(
-        ["--port", "0", "--rate", "0", "--recent", "0", "--max-clients", "5"])
+        ["--port", "0", "--rate", "0", "--recent", "0", "--max-clients", "5",
+         *tls])
     server = ChattyCat_Server.ChatServer(options)
     server.limit = lambda name, value: monkeypatch.setattr(
         ChattyCat_Server, name, value)

@@ -484,8 +484,8 @@ def test_kicked(start_server, client):
 
 
 @pytest.mark.parametrize("reason", [
-    "bye", "kicked", "replaced", "too_many_errors", "hello_timeout", "server_full",
-    "banned", "bad_password", "line_too_long"])
+    "bye", "kicked", "replaced", "too_many_errors", "server_full", "banned",
+    "bad_password", "line_too_long"])
 def test_goodbyes_after_which_coming_back_would_be_rude(client, odd, reason):
     minou = client(odd, wait=None)
     side = odd.let_in()
@@ -494,6 +494,17 @@ def test_goodbyes_after_which_coming_back_would_be_rude(client, odd, reason):
     minou.until_state("offline")
     assert minou.chat.status["text"] == "Go \ufffd[2Jaway."
     no_thread_is_left()
+
+
+def test_who_waited_at_the_door_in_vain_tries_again(client, odd):
+    """Our hello was said in time; others at our address had tried wrong passwords."""
+    minou = client(odd, wait=None)
+    side = odd.let_in()
+    side.send({"type": "goodbye", "reason": "hello_timeout", "text": "Too late."})
+    side.close()
+    minou.until_state("waiting")
+    odd.let_in()
+    minou.until_state("online")
 
 
 def test_shutdown_and_the_server_comes_back(start_server, client, join):

@@ -6,6 +6,7 @@ import re
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -281,6 +282,35 @@ def test_a_wrong_irc_server_is_caught(fault, words):
     assert re.search(words, trouble)
 
 
+class TinyTlsServer(TinyServer):
+    """The same in TLS. A socket of Python's does it all: this server knows nothing of
+    the filters of ours and of the crowd."""
+
+    def __init__(self, fault, certificate):
+        super().__init__(fault)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
+
+    def accept(self):
+        sock, _ = self.listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = self.context.wrap_socket(sock, server_side=True)
+        self.rests[sock] = b""
+        self.selector.register(sock, selectors.EVENT_READ)
+
+
+@pytest.mark.parametrize("why, fault", [
+    ("lost for one", lost("Cat2")), ("garbled for all", garbled()),
+    ("half a line for one", halved("Cat2")), ("cut off", cut_off("Cat2")),
+    ("nothing more for one", silent("Cat2"))])
+def test_a_wrong_server_is_caught_in_tls(why, fault, certificate):
+    words = WRONG[why][1]
+    with TinyTlsServer(fault, certificate) as server:
+        trouble = trouble_of("4", "--senders", "1", "--port", server.port, "--tls",
+                             "--seconds", "0.3", *patience(words))
+    assert re.search(words, trouble)
+
+
 @pytest.mark.parametrize("make", [
     TinyServer, TinyIrcServer, lambda: TinyIrcServer(echo=False)],
     ids=["ChattyCat", "IRC", "IRC without echo"])
@@ -370,6 +400,28 @@ def test_a_server_that_runs_already(server, join):
     assert figures(3, "--port", server.port, "--seconds", "0.1")["server"] is None
 
 
+def test_tls(start_server, certificate):
+    """A server with --tls lets in nobody who does not speak it. In the second round the
+    names are free, so the first one's `bye` has arrived, encrypted too."""
+    server = start_server("--rate", "0", "--recent", "0", "--tls", "--cert",
+                          certificate)
+    for _ in range(2):
+        found = figures(20, "--port", server.port, "--tls", "--seconds", "0.2",
+                        "--size", "3000")
+        assert found["deliveries"] == 20 * found["messages"] > 0
+    done = run(3, "--port", server.port, "--tls", "--seconds", "0.1")
+    assert "3 people, 3 of them talk, 16 in flight each, TLS, 0." in done.stdout
+    with pytest.raises(crowd.NoStart, match="was not let in: .* speaks TLS only"):
+        figures(3, "--port", server.port)
+
+
+def test_tls_with_a_server_that_has_none(server):
+    with pytest.raises(crowd.NoStart, match="was cut off: .*SSL"):
+        figures(3, "--port", server.port, "--tls")
+
+
+
+
 def test_it_is_readable_and_runs_from_any_folder(tmp_path):
     done = run(5, "--seconds", "0.1", cwd=tmp_path)
     assert done.returncode == 0
@@ -422,6 +474,18 @@ def check_table(text):
     for _, what, ours, theirs, ratio in rows[:-len(rows) // 3]:
         ours, theirs = (float(figure.replace(",", "")) for figure in (ours, theirs))
         assert float(ratio) == pytest.approx(ours / theirs, abs=0.006), what
+
+
+@POSIX
+def test_versus_plain(certificate):
+    """What TLS costs: a server with it, in turn with one that has none."""
+    found = figures(5, "--seconds", "0.2", "--pairs", "2", "--tls", "--versus-plain")
+    ours, [other] = found["ours"], found["others"]
+    assert [run["tls"] for run in ours + other["runs"]] == [True, True, False, False]
+    text = measuring.report_comparison(other)
+    check_table(text)
+    assert "ChattyCat, plain" in text
+    assert "this program, % of one core" in other["median"]
 
 
 @POSIX

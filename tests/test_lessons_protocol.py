@@ -11,6 +11,7 @@ started a moment ago. In it, from top to bottom:
     <!-- breaks: Minou -->      the connection breaks, as a crash does it (with RST)
     <!-- endless: Luna -->      sends as many bytes as a line may have, and no newline
     <!-- option: --rate 9 -->   an option of this heading's server
+    <!-- password: tuna -->     what this heading's server was told to want
 
 A server's line is held to the letter, spaces included: it is shown as it really comes.
 What must differ (a time, a session, the history's label) is held by its form, and by
@@ -168,15 +169,27 @@ class Play:
     def do_option(self, *_):
         pass                            # known when the server was started
 
+    do_password = do_option
+
 
 def options_of(todo):
     return [word for what, rest, _ in todo if what == "option" for word in rest.split()]
 
 
+@contextlib.contextmanager
+def password_of(todo):
+    """What stands in the environment, where a server looks for its password."""
+    passwords = [rest for what, rest, _ in todo if what == "password"]
+    if passwords:
+        os.environ["CHATTYCAT_PASSWORD"] = passwords[0]
+    yield
+    os.environ.pop("CHATTYCAT_PASSWORD", None)
+
+
 def play_on_a_process(todo):
     """Play with a server as people start it; return what was compared."""
     comparison = Comparison()
-    with ServerProcess(*options_of(todo), console=True) as server:
+    with password_of(todo), ServerProcess(*options_of(todo), console=True) as server:
         def obey(command):
             # The console obeys in order: when the answer to the second is there, the
             # first is done.
@@ -191,8 +204,9 @@ def play_on_a_process(todo):
 @contextlib.contextmanager
 def server_in_a_thread(options):
     """The same server, in this process: started in a few ms, for hundreds of plays."""
-    words = ["--port", "0", *options]
-    server = script.ChatServer(script.read_options(words))
+    options = script.read_options(["--port", "0", *options])
+    options.password = script.read_password(False)
+    server = script.ChatServer(options)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:
@@ -203,7 +217,7 @@ def server_in_a_thread(options):
 
 
 def play_in_a_thread(todo):
-    with server_in_a_thread(options_of(todo)) as server:
+    with password_of(todo), server_in_a_thread(options_of(todo)) as server:
         Play(server, script.Console(server).obey, Comparison(), limit=1).run(todo)
 
 
@@ -290,14 +304,15 @@ def test_every_error_code_is_in_the_page_and_shown():
     codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}
     shown = {json.loads(line).get("code") for heading in CONVERSATIONS
              for what, _, line in steps(sections()[heading]) if what == "server"}
-    assert len(codes) == 11
+    assert len(codes) == 12
     assert set(rows(WRONG)) == codes == shown - {None}
 
 
 def test_every_reason_is_in_the_page():
     reasons = arguments_of("part") | values_of("reason") | set(script.LEFT_REASONS)
     reasons = {reason for reason in reasons if re.fullmatch("[a-z_]+", reason)}
-    assert len(reasons) == 9
+    reasons |= {"bad_password"}     # refuse() parts with the code that the error had
+    assert len(reasons) == 10
     assert listed("A `reason` of `goodbye` is") == reasons
     left = {*script.LEFT_REASONS.values(), *script.BREAKS} - set(script.UNSEEN)
     assert listed("A `reason` of `left` is") == left
@@ -383,7 +398,7 @@ def test_no_block_is_left_out():
     assert len(re.findall(r"^```.", PAGE, re.MULTILINE)) == sum(
         bool(found[0]) for found in STEP.findall(PAGE))
     assert set(re.findall(r"^<!-- (\w+)", PAGE, re.MULTILINE)) == {
-        "here", "operator", "breaks", "endless", "option"}
+        "here", "operator", "breaks", "endless", "option", "password"}
 
 
 # ----------------------------------------------------- the guard itself: one character

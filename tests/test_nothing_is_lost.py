@@ -28,7 +28,7 @@ class NoFace:
 
 
 class Options:
-    host = port = name = log_chat = None
+    host = port = name = log_chat = password = tls = fingerprint = None
 
 
 class Cat(ChattyCat_Client.Chat):

@@ -17,7 +17,8 @@ import unicodedata
 import pytest
 
 import ChattyCat_Server as wire
-from ChattyCat_Server import WireError, clean_name, clean_text, name_key
+from ChattyCat_Server import (WireError, clean_name, clean_text, name_key, tune,
+                              utc_now)
 
 LINE_LIMIT = 65_536             # from lessons/PROTOCOL.md, and not from the script
 CONTROLS = [chr(number) for number in range(sys.maxunicode + 1)
@@ -408,7 +409,7 @@ def test_every_other_character_of_unicode_passes():
 
 def test_the_time_as_it_travels():
     before = datetime.datetime.now(datetime.timezone.utc)
-    stamp = wire.utc_now()
+    stamp = utc_now()
     after = datetime.datetime.now(datetime.timezone.utc)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
     said = datetime.datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ")
@@ -442,7 +443,7 @@ def test_local_time(monkeypatch, zone, stamp, shown):
 
 def test_the_time_now_is_now():
     now = datetime.datetime.now().astimezone()
-    assert abs(wire.local_time(wire.utc_now()) - now) < datetime.timedelta(seconds=5)
+    assert abs(wire.local_time(utc_now()) - now) < datetime.timedelta(seconds=5)
 
 
 @pytest.mark.parametrize("stamp", [
@@ -459,7 +460,7 @@ def test_a_stamp_that_is_no_time(stamp):
 def test_tune():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as sock:
-            wire.tune(sock)
+            tune(sock)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             # 30 s idle and six probes 10 s apart; macOS has another name for the first.
