@@ -655,9 +655,8 @@ class LocalServer:
         return (host in THIS_COMPUTER and os.path.exists(SERVER_SCRIPT)
                 and (self.process is None or self.process.poll() is not None))
 
-    def start(self, port: int, tls=False):
-        """Start it; it needs a moment until it can be talked to. With `tls` its
-        fingerprint is new to us, and will be asked about.
+    def start(self, port: int):
+        """Start it; it needs a moment until it can be talked to.
 
         Whether it could start is not asked: if it could, the next attempt to connect
         will tell, and if not, it says why in the terminal.
@@ -665,8 +664,8 @@ class LocalServer:
         # stdout into nothing: into a pipe that nobody reads, the server's lines would
         # fill 64 KiB one day, and then its print() would wait for ever.
         self.process = subprocess.Popen(
-            [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)]
-            + ["--tls"] * tls, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def stop(self):
         """End it, if it was started from here.
@@ -741,6 +740,7 @@ def new_tls(agreed) -> TLS:
     # certificates. Python's own choice of ciphers is good, so we make none.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2    # older ones are broken
+    context.options |= ssl.OP_NO_RENEGOTIATION  # encrypt() could take no part in it
     # No authority is asked who this is: nobody would vouch for a server in a classroom,
     # which has no name in the internet. check_fingerprint() takes its place; without
     # it these two lines would be a hole as large as the whole of TLS.
@@ -1182,6 +1182,10 @@ class ChatLog:
             return ""
         name = f"{line.time:%Y-%m-%d} {conversation.name or '# Everyone'} ({me}).txt"
         author = f"{line.author}: " if line.author else "* "
+        if line.kind == "notice":
+            # The operator. In brackets, which no name can have: “Sеrver” with a
+            # Cyrillic е is a name.
+            author = "[Server]: "
         # Further lines are indented: no text can look like a line of somebody else.
         text = (author + line.text).replace("\n", "\n    ")
         try:
@@ -1679,12 +1683,14 @@ class Logins(Conversations):
 
     def can_start_server(self) -> bool:
         """Whether nobody answers on this very computer, and we could change that."""
-        return (self.status["state"] == "waiting"
+        # Not one with TLS: what it shows in its terminal goes nowhere (see there), and
+        # so nobody could compare its fingerprint.
+        return (self.status["state"] == "waiting" and self.connection.known is None
                 and self.local_server.is_possible(self.connection.host))
 
     def start_server(self):
         """Start a server that lives as long as this program."""
-        self.local_server.start(self.connection.port, self.connection.known is not None)
+        self.local_server.start(self.connection.port)
         self.note("A server was started here. It runs as long as this window is open.",
                   where=self.everyone)
         self.connection.attempt = 0     # it needs a moment: try again in 1 s, not 30
@@ -3079,7 +3085,6 @@ class PlainLines:
     """
 
     def __init__(self, options, chat_class=Chat):
-        """Nothing happens yet; run() does it all."""
         self.chat = chat_class(self, options)
         self.name = options.name
         # From the keyboard's thread. Unbounded: nobody types faster than we read, and
@@ -3254,7 +3259,8 @@ class PlainLines:
             if conversation.name is not None:
                 mine = line.author == self.chat.me
                 to = f" → {conversation.name if mine else 'you'}"
-            self.print(f"{line.author}{to}: {line.text}", line.time)
+            who = line.author if line.kind == "chat" else "[Server]"    # see ChatLog
+            self.print(f"{who}{to}: {line.text}", line.time)
 
     def line_changed(self, conversation, line):
         """A receipt: our line stands where everybody has it, among the others'."""

@@ -684,7 +684,7 @@ def test_a_file_for_each_conversation_and_day(client, odd, tmp_path):
         file_of(days[0], ROOM): f"{first}Tigrou: on day 1\n",
         file_of(days[0], "Tigrou"): f"{first}Tigrou: psst\n",
         file_of(days[1], ROOM):
-            f"{second}Tigrou: on day 2\n{second}Server: The lesson begins.\n"
+            f"{second}Tigrou: on day 2\n{second}[Server]: The lesson begins.\n"
             f"{second}Tigrou: one\n    two: three\n    four\n"}
 
 

@@ -135,8 +135,9 @@ def test_nothing_of_the_card_is_cut_off(open_window, guarded, tmp_path, size, st
             json.dumps({f"127.0.0.1:{guarded.port}": "0" * 64}))
     desk = open_window(*["--port", guarded.port, "--name", "Minou", "--tls"]
                        if state != "entries" else ["--name", "no name!"])
-    desk.root.geometry("{}x{}".format(*size))
-    desk.until(lambda: desk.sentence() and desk.root.winfo_height() == size[1])
+    width, height = (desk.window.look.px(length) for length in size)
+    desk.root.geometry(f"{width}x{height}")
+    desk.until(lambda: desk.sentence() and desk.root.winfo_height() == height)
     for widget in (desk.card.sentence, *desk.buttons().values()):
         top = widget.winfo_rooty() - desk.root.winfo_rooty()
-        assert 0 <= top and top + widget.winfo_height() <= size[1], widget
+        assert 0 <= top and top + widget.winfo_height() <= height, widget
