@@ -174,7 +174,7 @@ def read_password(wanted: bool) -> str:
     if wanted and not password:
         # getpass() reads without showing what is typed. Where it cannot hide it, it
         # would warn and go on; here it is an error like all others: nobody to ask.
-        with contextlib.suppress(Exception, KeyboardInterrupt):
+        with contextlib.suppress(Exception):
             with warnings.catch_warnings():
                 warnings.simplefilter("error", getpass.GetPassWarning)
                 password = getpass.getpass("The server's password: ")
@@ -770,7 +770,7 @@ def check_fingerprint(tls: TLS, known: str, where: str):
             shown, known)
 
 
-def connect_sentence(problem, host, port):
+def connect_sentence(problem, host, port, known=None):
     """Return (why nobody was reached and what to do, whether trying on is idle).
 
     The system's own words would be "[Errno 111] Connection refused": true, and no help
@@ -780,8 +780,9 @@ def connect_sentence(problem, host, port):
     if ssl is not None and isinstance(problem, ssl.SSLError):
         # What OpenSSL says if the first bytes are plain text.
         if problem.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return (f"{where} speaks no TLS. Ask who runs it, before you switch TLS "
-                    "off."), True
+            how = f"take its line out of {KnownServers().path}" if known else "do so"
+            return (f"{where} speaks no TLS. Ask who runs it, before you talk to it "
+                    f"without; then {how}."), True
         return f"TLS with {where} has failed ({problem.reason}).", True
     if isinstance(problem, ConnectionRefusedError):
         # The computer is there, and says that no program listens on that port.
@@ -811,7 +812,8 @@ class Connection:
 
     An event is a pair (kind, data):
         "status"   state, text (a sentence); when waiting: until (a time), attempt;
-                   of a server that we do not know: fingerprint, known
+                   of a server that we do not know: fingerprint, known; where it is
+                   the password that was wrong: password
         "message"  what the server sent, as the wire region decoded it
         "nonsense" a sentence: a line came that could not be decoded
     The states: connecting; greeting (hello is said); online; waiting (tries again
@@ -827,7 +829,7 @@ class Connection:
         """`known`: the fingerprint that the server must have, "" if it is not known
         yet; None: without TLS. `session` and `since` are of an earlier login."""
         self.host, self.port, self.name, self.password = host, port, name, password
-        self.known, self.strange = known, {}    # what it had instead, see run()
+        self.known, self.more = known, {}       # more for the last event, see run()
         # The secret by which the server knows us again, and the highest id that came.
         self.session, self.since = session, since
         # A Queue hands things from thread to thread, in order. This one is bounded:
@@ -911,7 +913,7 @@ class Connection:
         while not self.closing:
             trouble, for_good = self.one_attempt()
             if for_good:
-                self.tell("offline", trouble, **self.strange)
+                self.tell("offline", trouble, **self.more)
                 return
             self.attempt += 1
             # 1, 2, 4 … 30 s, so that a server that comes back is not overrun; a tenth
@@ -935,13 +937,15 @@ class Connection:
         except WireError:
             return f"What answers at {where} is not a ChattyCat server.", True
         except StrangeServer as problem:
-            self.strange = vars(problem)        # its fields, for the user's choice
+            self.more = vars(problem)   # its fields, for the user's choice
             return str(problem), True
         except (OSError, ValueError) as problem:
-            text, hopeless = connect_sentence(problem, self.host, self.port)
+            text, hopeless = connect_sentence(problem, self.host, self.port,
+                                              self.known)
             # (A laptop that wakes up has no network for a moment.)
             return text, hopeless and not self.was_online
         if self.goodbye:
+            self.more = {"password": self.goodbye.get("reason") == "bad_password"}
             # After a shutdown a server may be back soon, and who waited at its door in
             # vain may have better luck. To try on after other goodbyes would be rude.
             return (str(self.goodbye.get("text", "The server hung up.")),
@@ -1571,14 +1575,18 @@ class Logins(Conversations):
         self.told = ""                  # see connect()
         self.local_server = LocalServer()
         login = self.login
+        last = login.host, login.port
         if options.host:                # another computer: its port is another, too
-            login.host, login.port, login.tls = options.host, PORT, False
+            login.host, login.port = options.host, PORT
         login.port = options.port or login.port
         login.name = options.name or login.name
-        # Kept as long as the program runs, since each new connection needs it, and
-        # nowhere else: no file, no log. (In the memory of a program its owner can find
-        # everything; against that nothing helps.)
-        self.password = options.password or ""
+        # It was switched on for that one. (Who was known by TLS gets it in any case.)
+        login.tls = login.tls and last == (login.host, login.port)
+        # Each for its own server: who can make somebody type /connect must not get the
+        # one of another. Kept as long as the program runs, since each new connection
+        # needs it, and nowhere else: no file, no log. (In the memory of a program its
+        # owner can find everything; against that nothing helps.)
+        self.passwords = {(login.host, login.port): options.password or ""}
         if options.tls or options.fingerprint:
             login.tls = True
             self.known.give(login.host, login.port, options.fingerprint)
@@ -1604,29 +1612,35 @@ class Logins(Conversations):
             self.hang_up()
             self.take_status({"state": "offline", "text": self.told})
             return
-        here = self.connection
+        here, password = self.connection, self.passwords.get((host, port), "")
         if (self.status["state"] == "choose_name"
                 and (here.host, here.port, here.known) == (host, port, known)):
-            here.hello(name, self.password)     # another try on the same connection
+            here.hello(name, password)  # another try on the same connection
             self.take_status({"state": "greeting", "text": f"Asking for “{name}” …"})
             return
         self.hang_up()
         # At once, and not when the thread says so: what is typed meanwhile is kept.
         self.take_status({"state": "connecting",
                           "text": f"Connecting to {host}:{port} …"})
-        # Another server is another room; another name is another person, who need not
-        # see what was said to the last one.
         if (host, port) != self.server or name_key(name) != name_key(self.me or ""):
-            lost, was = len(self.unconfirmed), self.me
-            self.start_afresh()
-            self.show(self.everyone)
-            if lost:
-                self.note(f"{lost} of your lines as {was} have not arrived, as far as "
-                          "is known.", "error")
+            self.leave_room()
         # With the session of before, if any: so we get what was said meanwhile, and
         # not all that was ever said.
-        self.connection = Connection(host, port, name, self.password, known,
-                                     self.session, max(self.last_id, self.logged - 50))
+        self.connection = Connection(host, port, name, password, known, self.session,
+                                     max(self.last_id, self.logged - 50))
+
+    def leave_room(self):
+        """Forget the room that was shown, and say what it costs.
+
+        Another server is another room. And another name is another person, who need
+        not see what was said to the last one.
+        """
+        lost, was = len(self.unconfirmed), self.me
+        self.start_afresh()
+        self.show(self.everyone)
+        if lost:
+            self.note(f"{lost} of your lines as {was} have not arrived, as far as is "
+                      "known.", "error")
 
     def can_trust(self) -> bool:
         """Whether a server waits to be accepted.
@@ -1796,12 +1810,8 @@ class Chat(Logins):
         host, _, port = rest.replace(":", " ", rest.count(":") == 1).partition(" ")
         login = self.login
         try:
-            where = host or login.host, port_number(port) if port else login.port
-            if where != (login.host, login.port):
-                # It was for the other one. Whoever can make somebody type /connect
-                # would only have to read it.
-                self.password = ""
-            self.connect(*where, self.me or login.name)
+            self.connect(host or login.host, port_number(port) if port else login.port,
+                         self.me or login.name)
         except ValueError as problem:
             self.note(str(problem), "error")
             return False
@@ -1866,6 +1876,16 @@ class Chat(Logins):
             return False
         self.show(conversation)         # where the line stands, and the answer will
         return True
+
+    def command_tls(self, _):
+        """/tls: switch TLS on or off, for the next /connect
+
+        Not for this one: a connection begins with TLS or never has it.
+        """
+        self.login.tls = not self.login.tls
+        self.note("The next /connect is encrypted." if self.login.tls else
+                  "The next /connect is not encrypted, unless that server was known "
+                  "by TLS before.")
 
     def command_trust(self, _):
         """/trust: accept the fingerprint that a server has shown"""
@@ -2107,14 +2127,15 @@ class LoginCard:
         self.port = self.entry("Port", chat.login.port, 0, 1)
         self.name = self.entry("Your name", chat.login.name, 2, 0, columnspan=2)
         # show: a letter that stands for each one typed, for who looks over a shoulder.
-        self.password = self.entry("Password, if it wants one", chat.password, 4, 0,
-                                   show="•")
+        known = chat.passwords.get((chat.login.host, chat.login.port), "")
+        self.password = self.entry("Password, if it wants one", known, 4, 0, show="•")
         self.tls = Tick(self.fields, "TLS", chat.login.tls)
         self.tls.button.grid(row=5, column=1, sticky="w", padx=(px(10), 0))
         self.remember = Tick(self.fields, "Remember me on this computer", True)
         self.remember.button.grid(row=6, columnspan=2, sticky="w", pady=(px(8), 0))
-        for entry in (self.host, self.port, self.name, self.password):
-            entry.bind("<Return>", lambda event: self.connect())
+        for widget in (self.host, self.port, self.name, self.password, self.tls.button,
+                       self.remember.button):
+            widget.bind("<Return>", lambda event: self.connect())
 
     def make_buttons(self, card):
         """Make the buttons; show_status() puts there which of them make sense."""
@@ -2158,8 +2179,9 @@ class LoginCard:
             port = port_number(self.port.get())
             self.chat.remember = self.remember.get()
             self.chat.login.tls = self.tls.get()
-            self.chat.password = self.password.get()
-            self.chat.connect(self.host.get(), port, self.name.get())
+            host = self.host.get().strip()
+            self.chat.passwords[host, port] = self.password.get()
+            self.chat.connect(host, port, self.name.get())
         except ValueError as problem:
             self.say(str(problem), "danger")
 
@@ -2205,6 +2227,7 @@ class LoginCard:
         if asks:
             self.back.focus_set()       # an Enter too many must not trust anybody
         elif state in ("choose_name", "offline"):
+            # Who types the password once more must not find it in the name.
             entry = self.password if status.get("password") else self.name
             entry.focus_set()
             entry.selection_range(0, "end")
@@ -3433,7 +3456,10 @@ def main(chat_class=Chat):
               file=sys.stderr)
         return 2
     # Here, while the terminal is still ours alone; a window could not ask there.
-    options.password = read_password(options.password)
+    try:
+        options.password = read_password(options.password)
+    except KeyboardInterrupt:
+        return 1                        # Ctrl+C at the question: no chat at all
     # Python calls this when a mistake has ended a thread. Without it that stands in the
     # terminal only, and a window may have none.
     threading.excepthook = report_mistake

@@ -102,7 +102,7 @@ RECEIVE_BYTES = 4096
 # How often a reading thread looks up from its socket: only to see that it was told to
 # end, where shutting the socket down did not wake it.
 LOOK_UP_SECONDS = 10
-UNREAD_BYTES = 32 * 1024    # of one person, that the kernel keeps until we read them
+UNREAD_BYTES = 128 * 1024   # of one person, that the kernel keeps until we read them
 WAITING_BYTES = 2 * 2**20   # what may wait for one person who does not read
 FAREWELL_SECONDS = 10       # how long a goodbye may wait for a slow reader
 PARTING_SECONDS = 1         # how long we read on after it has left
@@ -2305,7 +2305,7 @@ class Readers(MessageHandlers):
             self.say_seldom("Somebody came without TLS, and this server wants it",
                             f"({person.address})")
             raise WireError("bad_message", "This server speaks TLS only; switch it on "
-                            "(the client's --tls).") from None
+                            "(--tls, or /tls).") from None
 
     def wait_at_the_door(self, person):
         """Let a stranger wait who comes from where wrong passwords came from.
@@ -2534,8 +2534,10 @@ def listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # What people send waits in the kernel until we read it, and by itself Linux
         # lets that grow to megabytes. Who floods and hangs up would go on talking for
-        # as long as --rate takes for all of it; with this they were gone after 15 s
-        # (measured). Connections have the size from their listener.
+        # as long as --rate takes for all of it. But it must be more than one packet:
+        # with 32 KiB, half of what is one on loopback, a full one was at times not
+        # reported as empty again, and its sender stood still for over 10 s (measured).
+        # Connections have the size from their listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
         listener.bind(address)          # this address is ours now
         # The backlog: how many connections the kernel keeps ready until accept()
@@ -2816,9 +2818,12 @@ def announce(server):
     if server.tls:
         # In a line of its own, so that it can be copied, and read out in one breath.
         say(f"TLS is on. This server's fingerprint:\n{server.fingerprint}")
-    elif server.options.password and not ipaddress.ip_address(server.host).is_loopback:
-        say("Careful: without --tls the password travels in clear, and whoever listens "
-            "in this network can read it.")
+    if server.options.password:
+        say("Who comes in must know the password.")
+        # What travels within this computer nobody else can listen to.
+        if not server.tls and not ipaddress.ip_address(server.host).is_loopback:
+            say("Careful: without --tls the password travels in clear, and whoever "
+                "listens in this network can read it.")
     if server.options.history is not None:
         say(f"The history is kept in {server.options.history}; "
             f"{server.room.last_id:,} lines so far.")

@@ -67,6 +67,8 @@ class Eavesdropper:
         """Carry one connection to its end; then both sides see an end."""
         line = {"client": client}
         self.lines.append(line)
+        if self.show:
+            print("--- somebody comes", flush=True)
         # A side may have gone, or want nothing to do with our certificate.
         with contextlib.suppress(OSError):
             client.settimeout(10)
@@ -80,6 +82,8 @@ class Eavesdropper:
         for sock in line.values():
             sock.close()
         self.lines.remove(line)
+        if self.show:                   # perhaps without a word: then we were found out
+            print("--- the connection has ended", flush=True)
 
     def play_server(self, client):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -162,7 +166,9 @@ def main():
     options.add_argument("--listen", type=int, default=9998, metavar="PORT",
                          help="where clients connect (default: 9998)")
     options.add_argument("--certificate", metavar="FILE", help="play the server "
-                         "towards the client, with this certificate and its key")
+                         "towards the client, with this certificate and its key "
+                         "(server_certificate.pem of another server, made by "
+                         "CHATTYCAT_HOME=other python3 ChattyCat_Server.py --tls)")
     options.add_argument("--change", choices=SIDES, help="change one byte of what this "
                          "side says next, each time that you press Enter")
     chosen = options.parse_args()

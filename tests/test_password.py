@@ -675,7 +675,8 @@ def test_a_warning_where_it_travels_in_clear(guard, options, warned):
         pytest.skip("needs the command openssl")
     server = guard(*options)
     server.wait_for_line("Ctrl[+]C stops it")       # the last line of the start
-    said = [line for line in server.lines if "password" in line.lower()]
+    assert any("must know the password" in line for line in server.lines)
+    said = [line for line in server.lines if "Careful" in line]
     with Person(server) as minou:
         minou.hello("Minou", password=WRONG)
         is_refused(minou)

@@ -127,6 +127,21 @@ def test_passwords_on_one_connection(open_window, guarded):
     assert desk.chat.connection is connection
 
 
+def test_the_third_wrong_password_and_one_more(open_window, guarded):
+    """It ends the connection. The next one must not be typed into the name, in clear."""
+    desk = open_window("--port", guarded.port, "--name", "Minou",
+                       "--fingerprint", guarded.fingerprint())
+    for wrong in "tuna", "mouse", "sofa":
+        desk.until(lambda: desk.chat.status["state"] == "choose_name")
+        desk.fill_in(password=wrong)
+        desk.press(desk.card.password, "<Return>")
+    desk.until(lambda: desk.chat.status["state"] == "offline")
+    desk.types_into(desk.card.password)
+    desk.fill_in(password="whiskers")
+    desk.press(desk.card.tls.button, "<Return>")    # Enter connects from anywhere
+    desk.until(desk.inside)
+
+
 @pytest.mark.parametrize("size", [(560, 400), (1040, 720)], ids=str)
 @pytest.mark.parametrize("state", ["entries", "question", "refused"])
 def test_nothing_of_the_card_is_cut_off(open_window, guarded, tmp_path, size, state):
