@@ -173,7 +173,7 @@ def read_password(wanted: bool) -> str:
     password = os.environ.get("CHATTYCAT_PASSWORD", "")
     if wanted and not password:
         # getpass() reads without showing what is typed. Where it cannot hide it, it
-        # would warn and go on; here it is an error like all others: nobody to ask.
+        # would warn and go on; here it asks nobody then, and the server will say so.
         with contextlib.suppress(Exception):
             with warnings.catch_warnings():
                 warnings.simplefilter("error", getpass.GetPassWarning)
@@ -2227,10 +2227,28 @@ class LoginCard:
         if asks:
             self.back.focus_set()       # an Enter too many must not trust anybody
         elif state in ("choose_name", "offline"):
+            self.show_where()
             # Who types the password once more must not find it in the name.
             entry = self.password if status.get("password") else self.name
+            # All of it selected: what is typed next takes its place.
             entry.focus_set()
             entry.selection_range(0, "end")
+
+    def show_where(self):
+        """Let the entries name the server that has answered.
+
+        After a /connect it is another one than stood there, and who was asked for its
+        password would send that to the old one.
+        """
+        here = self.chat.connection
+        if here is None:
+            return
+        password = self.chat.passwords.get((here.host, here.port), "")
+        for entry, text in ((self.host, here.host), (self.port, str(here.port)),
+                            (self.password, password)):
+            if entry.get() != text:
+                entry.delete(0, "end")
+                entry.insert(0, text)
 
     def go_back(self):
         """From the question to the entries: nobody has been trusted.
@@ -2255,7 +2273,10 @@ class Tick:
         self.draw()
 
     def draw(self):
-        """Show the value. Tk calls this after a click, when it has changed it."""
+        """Show the value. Tk calls this after a click, when it has changed it.
+
+        The word stays where it is: both letters are of one width in every font.
+        """
         self.button.config(text=f"{'☑' if self.value.get() else '☐'} {self.text}")
 
     def get(self) -> bool:

@@ -1527,8 +1527,12 @@ def tls_context(options):
     # tickets, by which one could come back faster: our client makes no use of them.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
+    def ask():
+        # OpenSSL itself would ask on the terminal, and no signal could end that.
+        raise ValueError("its key has a password; there must be none on it")
+
     try:
-        context.load_cert_chain(path, options.key)
+        context.load_cert_chain(path, options.key, password=ask)
         with open(path, encoding="ascii", errors="replace") as file:
             found = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
                               file.read(), re.DOTALL)

@@ -128,7 +128,7 @@ def test_passwords_on_one_connection(open_window, guarded):
 
 
 def test_the_third_wrong_password_and_one_more(open_window, guarded):
-    """It ends the connection. The next one must not be typed into the name, in clear."""
+    """It ends the connection. The next one must not be typed into the name."""
     desk = open_window("--port", guarded.port, "--name", "Minou",
                        "--fingerprint", guarded.fingerprint())
     for wrong in "tuna", "mouse", "sofa":
@@ -156,3 +156,19 @@ def test_nothing_of_the_card_is_cut_off(open_window, guarded, tmp_path, size, st
     for widget in (desk.card.sentence, *desk.buttons().values()):
         top = widget.winfo_rooty() - desk.root.winfo_rooty()
         assert 0 <= top and top + widget.winfo_height() <= height, widget
+
+
+def test_another_server_by_command_asks_in_the_card(open_window, server, guarded):
+    """Its password must not go to the server that one comes from."""
+    desk = open_window("--port", server.port, "--name", "Minou",
+                       "--fingerprint", "0" * 64)
+    desk.until(lambda: desk.chat.status["state"] == "waiting" or desk.sentence())
+    desk.chat.known.give("127.0.0.1", guarded.port, guarded.fingerprint())
+    desk.chat.login.tls = True
+    desk.chat.typed(f"/connect 127.0.0.1 {guarded.port}")
+    desk.until(lambda: "wants a password" in desk.sentence())
+    assert desk.card.port.get() == str(guarded.port)
+    desk.fill_in(password="whiskers")
+    desk.press(desk.card.password, "<Return>")
+    desk.until(desk.inside)
+    assert desk.chat.server == ("127.0.0.1", guarded.port)
