@@ -1498,7 +1498,6 @@ x509_extensions = more
 subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
 """
 
-
 # What OpenSSL says when the first bytes are no TLS.
 NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
 
@@ -1527,6 +1526,7 @@ def tls_context(options):
     # tickets, by which one could come back faster: our client makes no use of them.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
+
     def ask():
         # OpenSSL itself would ask on the terminal, and no signal could end that.
         raise ValueError("its key has a password; there must be none on it")
@@ -2256,10 +2256,10 @@ class Readers(MessageHandlers):
                 # RST, but not obeyed.
                 while came and not person.leaving:
                     self.wait_at_the_door(person)
-                    # From a stranger one by one: each may be a try at the password.
                     if person.name is None and len(came[0]) > LONG_HELLO:
                         with self.long_line:
                             time.sleep(0.02)
+                    # From a stranger one by one: each may be a try at the password.
                     wanted = len(came) if person.name else 1
                     allowed = person.keep_pace(self.options.rate, wanted)
                     self.obey(person, came[:allowed])
