@@ -2275,7 +2275,7 @@ class Tick:
     def draw(self):
         """Show the value. Tk calls this after a click, when it has changed it.
 
-        The word stays where it is: both letters are of one width in every font.
+        Box and word are one text, so a click on either of them does it.
         """
         self.button.config(text=f"{'☑' if self.value.get() else '☐'} {self.text}")
 

@@ -122,7 +122,7 @@ def parts():
     """What to test: all that is asked for, or five parts that run side by side.
 
     The tests mostly wait: for a process to start, for a connection to be lost. Five
-    at a time took 131 s on two cores, and three 187 s (measured). Only where everything
+    at a time took 144 s on two cores, and three 187 s (measured). Only where everything
     is asked for: five reports of `-k wire` would be four too many.
     """
     files = sorted(str(path) for path in (PROJECT / "tests").glob("test_*.py"))
