@@ -24,37 +24,45 @@ Three layers, and each knows only the one below it:
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
-If you read only one thing, read region 4. If two, then Window.drain() in region 15 as
+If you read only one thing, read region 4. If two, then Window.drain() in region 20 as
 well: there the network meets the window.
 
-The regions, in reading order (what a region uses stands above it; 14 is kept for the
+The regions, in reading order (what a region uses stands above it; 19 is kept for the
 wire view, which is not here yet):
    1  Settings and the last login — the command line, and small files
    2  The wire — bytes to messages and back; names, text, times, TLS
    3  Reaching a server — starting one, knowing one again, why there is none
    4  The connection — two threads, two queues, and trying again
-   5  Lines and logs — conversations, on the screen and in files
-   6  Conversations — people, messages, receipts: what the server tells us
-   7  Logging in — and out, and trusting a server
-   8  Commands — command_msg, … found by name
-   9  The window: look — colours, fonts, sizes
-  10  The window: login — the card in the middle
-  11  The window: people — the list on the left
-  12  The window: messages — one Text for each conversation
-  13  The window: composer and menus — what stands above and below the messages
-  15  The window: all together — where the network meets the screen
-  16  Plain lines — the same chat without a window
-  17  Main — which face to show
+   5  Files on the disk — names that are safe and free, and nothing half
+   6  A file on its way — up or down, piece by piece
+   7  The file thread — a third queue; one file after the other
+   8  Lines and logs — conversations, on the screen and in files
+   9  Conversations — people, messages, receipts: what the server tells us
+  10  Sent and saved — the files in the conversations
+  11  Logging in — and out, and trusting a server
+  12  Commands — command_msg, … found by name
+  13  The window: look — colours, fonts, sizes
+  14  The window: login — the card in the middle
+  15  The window: people — the list on the left
+  16  The window: files — a card for each, and pictures
+  17  The window: messages — one Text for each conversation
+  18  The window: composer and menus — what stands above and below the messages
+  20  The window: all together — where the network meets the screen
+  21  Plain lines: printed — the same chat without a window
+  22  Plain lines: typed — what a keyboard or a pipe brings
+  23  Main — which face to show
 
-To add a command, write one method command_<word> in region 8; its docstring is its
-line in /help. To understand a new kind of message, one method on_<type> in region 6.
+To add a command, write one method command_<word> in region 12; its docstring is its
+line in /help. To understand a new kind of message, one method on_<type> in region 9.
 """
 import argparse
+import binascii
 import collections
 import contextlib
 import dataclasses
 import getpass
 import hashlib
+import io
 import json
 import logging.handlers
 import math
@@ -62,10 +70,14 @@ import os
 import queue
 import random
 import re
+import shutil
 import signal
 import socket
+import stat
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -77,6 +89,7 @@ try:
     # Tk comes with Python on Windows and from python.org; on Debian it is a package of
     # its own. Without it the chat goes on in plain lines, so this is not the end.
     import tkinter as tk
+    from tkinter import filedialog
     from tkinter import font as tkfont
     from tkinter import ttk
 except ImportError:
@@ -98,6 +111,12 @@ LOG = logging.Logger("ChattyCat")
 LOG.addHandler(logging.NullHandler())
 # A server is started from here only for these: nobody can start one elsewhere.
 THIS_COMPUTER = ("127.0.0.1", "localhost", "::1")
+
+
+def report_mistake(*_):
+    """Show where a mistake in the program is, in the terminal and in the log."""
+    traceback.print_exc()
+    LOG.exception("a mistake in the program")
 
 
 class Options(argparse.ArgumentParser):
@@ -633,6 +652,27 @@ def receive(sock) -> bytes:
         return b""
 
 
+def send_all(sock, outbox, tls):
+    """The send thread: what the main thread leaves in the outbox goes out.
+
+    One for each connection, so that none ever sends into the next one. sendall()
+    waits when the other side does not read. Here that harms nobody; in the main
+    thread it would freeze the window.
+    """
+    try:
+        for data in iter(outbox.get, None):
+            if callable(data):          # no bytes: somebody wants to know that all in
+                data()                  # front of it has left (see Upload.send_piece)
+            else:
+                sock.sendall(data if tls is None else tls.encrypt(data))
+        if tls is not None:
+            sock.sendall(tls.encrypt(None))     # TLS has a goodbye of its own
+        # Half-close after our bye: we have no more to say, but still read the goodbye.
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass                            # the receive thread finds out, and says so
+
+
 def cut(sock):
     """End both directions. close() would not wake a thread that stands in recv()."""
     with contextlib.suppress(OSError, AttributeError):  # over already, or not begun
@@ -825,11 +865,13 @@ class Connection:
     """
 
     def __init__(self, host: str, port: int, name: str, password="", known=None,
-                 session="", since=0):
+                 session="", since=0, files=None):
         """`known`: the fingerprint that the server must have, "" if it is not known
-        yet; None: without TLS. `session` and `since` are of an earlier login."""
+        yet; None: without TLS. `session` and `since` are of an earlier login. `files`:
+        the file thread, if there is one (see Files.take)."""
         self.host, self.port, self.name, self.password = host, port, name, password
         self.known, self.more = known, {}       # more for the last event, see run()
+        self.files = files
         # The secret by which the server knows us again, and the highest id that came.
         self.session, self.since = session, since
         # A Queue hands things from thread to thread, in order. This one is bounded:
@@ -838,8 +880,10 @@ class Connection:
         self.outbox = self.next_outbox = queue.SimpleQueue()
         # An Event is a flag that a thread can wait for. Here: cut the pause short.
         self.wake = threading.Event()
-        self.closing = False            # the user does not want it any more
-        self.sock = self.limit = None   # see close()
+        # Whether the user does not want it any more; for the rest see close().
+        self.closing = False
+        self.sock = self.limit = None
+        # Whether we were ever welcome; which attempt this is; the server's last line.
         self.was_online, self.attempt, self.goodbye = False, 0, None
         # The main thread neither connects nor reads nor sends: each can take long, and
         # the window would stand still. daemon=True: such a thread does not keep the
@@ -905,6 +949,7 @@ class Connection:
                 return self.events.put((kind, data), timeout=1)
 
     def tell(self, state, text, **more):
+        """Hand over how the connection is, and write it into the program log."""
         LOG.info("%s: %r", state, text)     # %r: no newline of a server's makes a line
         self.put("status", dict(state=state, text=text, **more))
 
@@ -1011,7 +1056,8 @@ class Connection:
             self.put("nonsense", problem.text)
             return
         self.take_note(message)
-        self.put("message", message)
+        if self.files is None or not self.files.take(message):
+            self.put("message", message)
 
     def take_note(self, message: dict):
         """Keep what our next hello has to say; only of the kinds that it should be."""
@@ -1029,30 +1075,539 @@ class Connection:
                           else max(0, last_id - 50))
         if type(number) is int:
             self.since = max(self.since, number)
-
-
-def send_all(sock, outbox, tls):
-    """The send thread: what the main thread leaves in the outbox goes out.
-
-    One for each connection, so that none ever sends into the next one. sendall()
-    waits when the other side does not read. Here that harms nobody; in the main
-    thread it would freeze the window.
-    """
-    try:
-        for data in iter(outbox.get, None):
-            sock.sendall(data if tls is None else tls.encrypt(data))
-        if tls is not None:
-            sock.sendall(tls.encrypt(None))     # TLS has a goodbye of its own
-        # Half-close after our bye: we have no more to say, but still read the goodbye.
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass                            # the receive thread finds out, and says so
-
-
 # endregion
 
 
-# region 5. Lines and logs  (lesson 15)
+# region 5. Files on the disk  (lesson 18)
+# Who receives a file lets others write on this disk. What they send is theirs; where it
+# lies, and under which name, is ours to say. Two rules make that safe. A name of theirs
+# is never used as it came. And under its name there is the whole file, or nothing: half
+# of one, which looks like all of it, is worse than none.
+#
+# File systems take names of 255 bytes; “.part” and “ (12)” must fit in as well.
+NAME_BYTES = 200
+# On Windows these are no files but devices, whatever stands behind a dot: who saves
+# something as CON.txt writes it on the terminal.
+DEVICES = {"CON", "PRN", "AUX", "NUL", *(
+    kind + digit for kind in ("COM", "LPT") for digit in "0123456789¹²³")}
+
+
+def safe_name(name: str) -> str:
+    """Return a name under which a file can be saved, on any system, in its folder.
+
+    It comes from somebody else. “../../x” and “C:\\x” would leave the folder, “.bashrc”
+    would become a part of the system, and with U+202E, which turns text round,
+    "gnp.exe" would read as “exe.png”.
+    """
+    name = re.split(r"[/\\]", name)[-1]
+    # What Windows has no place for in a name, and what nobody can see; but for the two
+    # that join letters in Persian and people in emoji.
+    name = "".join("_" if character in '<>:"|?*' or not (
+        character.isprintable() or character in "\u200c\u200d") else character
+        for character in name).strip(". ")
+    stem, ending = os.path.splitext(name)
+    if len(ending.encode()) > 20:       # then it is no ending, but a long sentence
+        stem, ending = name, ""
+    # Cut by bytes, as file systems count. "ignore" drops a letter that was cut in two.
+    room = NAME_BYTES - len(ending.encode())
+    name = stem.encode()[:room].decode(errors="ignore") + ending
+    if name.partition(".")[0].strip().upper() in DEVICES:
+        name = "_" + name
+    return name or "file"
+
+
+def size_in_words(size) -> str:
+    """Return "1.2 MiB" and the like: 1 KiB is 1,024 bytes, 1 MiB 1,024 KiB."""
+    if size < 1024:
+        return f"{size} bytes" if size != 1 else "1 byte"
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        # Not 1024: "1,003.2 KiB" says less than "1.0 MiB".
+        if size < 1000 or unit == "GiB":
+            return f"{size:,.1f} {unit}"
+
+
+def downloads_folder() -> str:
+    """Return where this user's browser puts what it saves.
+
+    On Linux that folder has another name in each language, and a small file knows it
+    (freedesktop.org, xdg-user-dirs): XDG_DOWNLOAD_DIR="$HOME/Téléchargements"
+    """
+    home = os.path.expanduser("~")
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    with contextlib.suppress(OSError, ValueError):
+        with open(os.path.join(settings, "user-dirs.dirs"), encoding="utf-8") as file:
+            found = re.search(r'^\s*XDG_DOWNLOAD_DIR="(\$HOME/|/)(.+)"$', file.read(),
+                              re.MULTILINE)
+        if found:
+            return os.path.join(found[1].replace("$HOME", home), found[2])
+    return os.path.join(home, "Downloads")
+
+
+def free_names(path):
+    """Yield a path, then the same with (1), (2), … in front of its ending."""
+    yield path
+    stem, ending = os.path.splitext(path)
+    # A bound, or a folder in which nothing can be made would keep us here for ever.
+    for number in range(1, 1_000):
+        yield f"{stem} ({number}){ending}"
+    raise OSError("too many files of that name are there")
+
+
+def open_part(path):
+    """Return (a new file NAME.part, open for writing, its path). Raises OSError.
+
+    Under its own name there is never half of a file. Whoever looks into the folder, or
+    a program that waits there, takes for whole what has its name.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    for free in free_names(path):
+        # lexists() and not exists(): a link that leads nowhere is there, too.
+        if not os.path.lexists(free):
+            # "x": raises FileExistsError if it is there. Not to look first and open
+            # then: in between somebody else, or a link of theirs, may have come.
+            with contextlib.suppress(FileExistsError):
+                return open(free + ".part", "xb"), free + ".part"
+
+
+def give_name(part, path) -> str:
+    """Let a whole file have its name, or the next one that is free; return which.
+
+    A rename would take the place of what is there, in silence. A link never does; so
+    the file gets a second name, and then the first one is taken away.
+    """
+    for free in free_names(path):
+        try:
+            os.link(part, free)
+            os.remove(part)
+            return free
+        except FileExistsError:
+            continue
+        except OSError:                 # a USB stick (FAT) knows no links
+            if not os.path.lexists(free):
+                os.rename(part, free)
+                return free
+
+
+def clear_away(*paths):
+    """Remove files and empty folders that are not wanted any more, if they can be.
+
+    What is left behind harms nobody, so it is no reason to bother anybody.
+    """
+    for path in paths:
+        with contextlib.suppress(OSError):
+            (os.rmdir if os.path.isdir(path) else os.remove)(path)
+# endregion
+
+
+# region 6. A file on its way  (lesson 18)
+# How much is on the way at a time is the one question of this region. Too little, and
+# each piece waits for an answer; too much, and what somebody says stands behind it.
+CHUNK = 32_768              # bytes of a file in one line, before base64
+AHEAD = 16 * CHUNK          # so many bytes may be on their way up…
+WISH = 8 * CHUNK            # …and so many come down for each time that we ask
+HASH_AT_ONCE = 2**20        # bytes that are read before others have their turn
+TELL_SECONDS = 0.1          # between two looks at a progress bar
+
+
+class Transfer:
+    """A file on its way. Only the file thread changes it, all others look at it.
+
+        waiting    for its turn, or for the connection to come back
+        reading    to be hashed, before it goes up
+        running    pieces travel
+        done       up: all may have it; down: it lies at `path`
+        failed     `trouble` says why, and what had come of it is removed
+    """
+
+    def __init__(self, files, path: str, name: str, size: int):
+        """`path`: where from, or where to; `name`: as others see it; `size`: bytes."""
+        self.files, self.path, self.name, self.size = files, path, name, size
+        # The server's id for it, and our own label; the one or the other is known.
+        self.file = self.ref = self.sha256 = self.trouble = ""
+        # The open file; the path of NAME.part; how many bytes have arrived.
+        self.state, self.disk, self.part, self.done = "waiting", None, "", 0
+        # When the main thread was told of it; (done, when) at its last start.
+        self.told, self.mark = 0.0, (0, 0.0)
+
+    def speed(self) -> float:
+        """Return bytes a second since the last start, so that a break between the two
+        does not count."""
+        done, since = self.mark
+        return (self.done - done) / max(0.001, time.monotonic() - since)
+
+    def progress(self) -> str:
+        """Return how far it is: "40 %, 4.0 MiB of 10.0 MiB, 1.6 MiB/s, 4 s left"."""
+        words = (f"{100 * self.done // max(1, self.size)} %, "
+                 f"{size_in_words(self.done)} of {size_in_words(self.size)}")
+        speed = self.speed()
+        if self.state == "running" and speed >= 1:
+            words += (f", {size_in_words(round(speed))}/s, "
+                      f"{math.ceil((self.size - self.done) / speed):,} s left")
+        return words if self.state == "running" else f"{self.state}: {words}"
+
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ("done", "failed")
+
+    def change(self, state):
+        """Tell the main thread: each new state, and ten times a second the rest."""
+        now = time.monotonic()
+        if state != self.state or now - self.told > TELL_SECONDS:
+            self.state, self.told = state, now
+            self.files.news.put(self)
+
+    def run_on(self):
+        """Pieces travel from here on; the speed counts from here, too."""
+        self.mark = self.done, time.monotonic()
+        self.change("running")
+
+    def fail(self, why):
+        """The end, without success: leave nothing half behind."""
+        self.trouble = why
+        self.over("failed")
+
+    def on_error(self, message):
+        """The server has refused it."""
+        self.fail(field(message, "text"))
+
+    def over(self, state):
+        """The end: close the file, and let the next one begin."""
+        if self.disk is not None:
+            with contextlib.suppress(OSError):      # what it still had to write
+                self.disk.close()
+        clear_away(*filter(None, [self.part]))
+        self.disk, self.part = None, ""
+        self.change(state)
+        self.files.begin_next(self)
+
+
+class Upload(Transfer):
+    """A file that goes to the server: hashed, then offered, then sent."""
+    ready = offered = sending = False
+    sent = may = 0                      # bytes that have left; and up to where they may
+
+    def begin(self):
+        """Read it once, for its hash: by that the server knows it again."""
+        self.disk, self.hash = open(self.path, "rb"), hashlib.sha256()
+        self.ready, self.done, self.file = False, 0, ""
+        self.change("reading")
+        self.read_on()
+
+    def read_on(self):
+        """Hash the next MiB. Then others have their turn, pieces of a download above
+        all; of a large file it would be too long until its end."""
+        if self.state != "reading":     # it was cancelled
+            return
+        data = self.disk.read(HASH_AT_ONCE)
+        self.hash.update(data)
+        self.done += len(data)
+        if data and self.done <= self.size:
+            self.change("reading")
+            self.files.order(self.files.attempt, self, self.read_on)
+        elif self.done != self.size:
+            self.fail("It has changed while it was read; send it again.")
+        else:
+            self.ready, self.done, self.sha256 = True, 0, self.hash.hexdigest()
+            self.change("waiting")
+            self.go_on()
+
+    def go_on(self):
+        """Offer it, for the first time or after a break. The server answers with the
+        byte from which it wants it: 0, or what it has of it already."""
+        if self.ready:
+            self.offered, self.sending = True, False
+            offer = {"type": "upload", "ref": self.ref, "name": self.name,
+                     "size": self.size, "sha256": self.sha256}
+            self.files.send({**offer, "to": self.to} if self.to else offer)
+
+    def on_upload_ready(self, message):
+        """The server has all up to a byte, and may be sent 16 pieces from there on."""
+        offset = field(message, "offset", int)
+        if not (0 if self.offered else self.done) <= offset <= self.size:
+            raise WireError("bad_file", "The server asked for a piece that is none.")
+        self.file = field(message, "file")
+        self.done, self.may = offset, min(self.size, offset + AHEAD)
+        if self.offered:
+            self.offered, self.sent = False, offset
+            self.run_on()
+        self.change("running")
+        if not self.sending:
+            self.send_piece(self.files.connection.outbox)
+
+    def send_piece(self, outbox):
+        """Send one piece. When it has left, the send thread lets the next one be sent.
+
+        All 16 at once would stand in the outbox before the next chat line.
+        """
+        self.sending = False
+        if (self.state != "running" or self.offered or self.sent >= self.may
+                or outbox is not self.files.connection.outbox):
+            return                      # enough for now; or of a connection before this
+        self.disk.seek(self.sent)
+        data = self.disk.read(min(CHUNK, self.may - self.sent))
+        if not data:
+            raise OSError("the file has become shorter")
+        outbox.put(encode({"type": "chunk", "file": self.file, "offset": self.sent,
+                           "data": binascii.b2a_base64(data, newline=False).decode()}))
+        outbox.put(lambda: self.files.order(
+            self.files.attempt, self, self.send_piece, outbox))
+        self.sent, self.sending = self.sent + len(data), True
+
+    def on_file(self, message):
+        """It is announced, to all who may see it: that is the receipt, as for a chat
+        line. Until then nobody knows whether it has arrived whole."""
+        self.done = self.size
+        self.over("done")
+
+
+class Download(Transfer):
+    """A file that comes from the server: asked for, written, looked at as a whole."""
+    source = ""                         # it lies here already, and is only copied
+    asked = 0                           # up to this byte it was asked for
+
+    def begin(self):
+        """Make a place for it."""
+        self.disk, self.part = open_part(self.path)
+        self.hash, self.done = hashlib.sha256(), 0
+        if self.source:
+            with open(self.source, "rb") as disk:
+                self.write(disk.read())
+        self.go_on()
+
+    def go_on(self):
+        """Ask for what is not here yet; after a break too, from where it broke."""
+        if self.disk is not None:
+            self.asked = self.done
+            self.run_on()
+            self.ask()
+
+    def ask(self):
+        """Ask for 8 more pieces when half of the last 8 are here: so the server always
+        has something to send, and there are never more than 12 on the way."""
+        if self.done == self.size:
+            self.finish()
+        elif self.asked < self.size and self.asked - self.done <= WISH // 2:
+            self.files.send({"type": "download", "file": self.file,
+                             "offset": self.asked})
+            self.asked = min(self.size, self.asked + WISH)
+
+    def on_chunk(self, message):
+        """A piece has come. What was not asked for is none of ours."""
+        try:
+            data = binascii.a2b_base64(field(message, "data"))
+        except ValueError:
+            data = b""
+        if (field(message, "offset", int) != self.done
+                or not 0 < len(data) <= min(CHUNK, self.asked - self.done)):
+            raise WireError("bad_file", "The server sent a piece that is none.")
+        self.write(data)
+        self.change("running")
+        self.ask()
+
+    def write(self, data):
+        """Take in the next bytes. The hash goes along, so that in the end nothing has
+        to be read once more."""
+        self.disk.write(data)
+        self.hash.update(data)
+        self.done += len(data)
+
+    def finish(self):
+        """All of it is here: only now it gets its name."""
+        if self.hash.hexdigest() != self.sha256:
+            # A disk, a server, or a student's server can have made a mistake.
+            raise WireError("bad_file", "What came has another SHA-256 than what was "
+                            "sent. It was thrown away.")
+        self.disk.close()               # the last bytes go to the disk, or raise here
+        self.path, self.part = give_name(self.part, self.path), ""
+        self.over("done")
+
+
+
+
+@dataclasses.dataclass(eq=False)
+class SharedFile:
+    """A file that a line is about.
+
+    number      by which one speaks of it here: /save 3
+    id          by which the server knows it; "" before it has arrived there
+    path        where it lies on this computer: what we sent, or have saved
+    picture     where it lies only to be shown
+    transfer    the newest one, if it was ever moved
+    """
+    name: str
+    size: int
+    sha256: str = ""
+    id: str = ""
+    path: str = ""
+    picture: str = ""
+    transfer: Transfer = None
+    number: int = 0
+
+    def __str__(self):
+        return f"{self.name} ({size_in_words(self.size)})"
+# endregion
+
+
+# region 7. The file thread  (lesson 18)
+# Files are read, hashed and written by a thread of their own. In the main thread a slow
+# disk, a USB stick for example, would freeze the window; in the receive thread it would
+# hold up the chat.
+NOT_TAKEN_YET = 32          # messages that may wait for the file thread
+
+
+class Files:
+    """The file thread. Others order() something of it, and it answers by `news`.
+
+    All that it has to know comes by one queue: what the user wants, what the server has
+    sent, that a piece has left. So these happen one after the other, and there is no
+    lock. (Programs that are made of such threads alone are made of “actors”.)
+
+    One file goes up at a time, and one comes down; the others wait for their turn. Ten
+    at once would not be faster, and ten times as much would stand before a chat line.
+    """
+
+    def __init__(self):
+        self.inbox, self.news = queue.SimpleQueue(), queue.SimpleQueue()
+        # A semaphore counts down, and acquire() waits at 0. So a server that sends more
+        # than we can write waits in our receive thread, and does not fill our memory.
+        self.places = threading.Semaphore(NOT_TAKEN_YET)
+        self.connection = None          # the one that was welcomed last
+        self.up, self.down = collections.deque(), collections.deque()
+        threading.Thread(target=self.run, daemon=True, name="files").start()
+
+    # These two can be called by any thread.
+
+    def order(self, method, *what):
+        """Let the file thread call this. Returns at once."""
+        self.inbox.put((method, what))
+
+    def take(self, message) -> bool:
+        """Called with each message of the server; whether it is for nobody else.
+
+        It is called by the receive thread, and not by the main one as for all others.
+        That one comes to look 20 times a second, and 8 pieces each time are 5 MB/s.
+        """
+        kind = message["type"]
+        if kind in ("chunk", "upload_ready", "file", "error"):
+            self.places.acquire()
+            self.order(self.received, message)
+        return kind in ("chunk", "upload_ready")
+
+    # All others belong to the file thread.
+
+    def run(self):
+        """The file thread: do what was ordered, one thing after the other."""
+        for method, what in iter(self.inbox.get, None):
+            try:
+                method(*what)
+            except Exception:           # a mistake costs a file, and not the thread
+                report_mistake()
+
+    def attempt(self, transfer, method, *what):
+        """Go on with a transfer; what goes wrong ends it, and it alone.
+
+        OSError: the disk; WireError: the server sent what makes no sense. Whatever it
+        is, the user needs a sentence, and the next file its turn.
+        """
+        try:
+            method(*what)
+        except OSError as problem:
+            transfer.fail(f"The file cannot be used ({problem.strerror or problem}).")
+        except (WireError, ValueError) as problem:
+            transfer.fail(str(problem))     # ValueError: no path, with a NUL in it
+        except Exception:
+            report_mistake()
+            transfer.fail("The program has stumbled over it; its log shows where.")
+
+    def received(self, message):
+        """Give a message to the transfer that it is about, if there is one.
+
+        There may be none any more: what was cancelled had pieces on the way.
+        """
+        self.places.release()           # the receive thread may bring the next one
+        for transfer in [*list(self.up)[:1], *list(self.down)[:1]]:
+            method = getattr(transfer, "on_" + message["type"], None)
+            about = [(message.get(key), getattr(transfer, key)) for key in
+                     ("ref", "file")]
+            if method and any(one == other != "" for one, other in about):
+                self.attempt(transfer, method, message)
+                return
+        if message["type"] == "upload_ready":
+            # It was cancelled before the server had given it an id.
+            self.send({"type": "cancel", "file": message.get("file")})
+
+    def send(self, message):
+        """Send to the server. Without one nothing is lost: online() asks again."""
+        if self.connection is not None:
+            self.connection.send(message)
+
+    def start(self, transfer):
+        """Line a transfer up, for the first time or once more."""
+        transfer.state, transfer.trouble = "waiting", ""
+        self.queue_of(transfer).append(transfer)
+        self.begin_first(self.queue_of(transfer))
+
+    def queue_of(self, transfer):
+        """Return the queue where it waits; the first one in it is on its way.
+
+        Two queues, and not one: what goes up does not hold up what comes down.
+        """
+        return self.up if isinstance(transfer, Upload) else self.down
+
+    def begin_first(self, transfers):
+        """Begin with the first one in the queue, if it has not begun."""
+        if transfers and transfers[0].disk is None:
+            self.attempt(transfers[0], transfers[0].begin)
+
+    def begin_next(self, transfer):
+        """One is over. By an order, or a hundred that fail would call each other."""
+        transfers = self.queue_of(transfer)
+        with contextlib.suppress(ValueError):
+            transfers.remove(transfer)
+        self.order(self.begin_first, transfers)
+
+    def online(self, connection, resumed):
+        """There is a connection (again): go on where it broke.
+
+        `resumed`: whether the server knows us. A new one does not know either what had
+        arrived at the last one; what had left as a whole may have been announced there.
+        """
+        self.connection = connection
+        for transfer in [*list(self.up)[:1], *list(self.down)[:1]]:
+            if self.is_unknown(transfer) and not resumed:
+                transfer.fail("It is not known whether it arrived.")
+            else:
+                self.attempt(transfer, transfer.go_on)
+
+    def is_unknown(self, transfer):
+        """Whether all of it has left, and only the receipt is missing.
+
+        To send it once more might show it twice. That is for the user to decide.
+        """
+        return (isinstance(transfer, Upload) and transfer.ready
+                and transfer.state == "running" and transfer.sent == transfer.size)
+
+    def cancel(self, transfer):
+        """Stop a transfer, wherever it stands. The server is told: else it would keep
+        half of an upload for an hour."""
+        if not transfer.is_over():
+            if transfer.file:
+                self.send({"type": "cancel", "file": transfer.file})
+            transfer.fail("Cancelled.")
+
+    def cancel_all(self, done):
+        """Stop everything, the last one first, so that none begins.
+
+        `done`: an Event. The end of the program waits for it, but not for long.
+        """
+        for transfer in [*self.down, *self.up][::-1]:
+            self.cancel(transfer)
+        done.set()
+# endregion
+
+
+# region 8. Lines and logs  (lesson 15)
 # The life of a line that is typed here, by its `state`. What never arrives is never
 # hidden: the user must be able to see it.
 #
@@ -1092,7 +1647,7 @@ def clean(text: str) -> str:
 class Line:
     """One line of a conversation.
 
-    kind: "chat", "notice" (the operator), "system" or "error" (our own words).
+    kind: "chat", "file", "notice" (the operator), "system" or "error" (our own words).
     state: see above; "" for all that comes from the server.
     """
     kind: str
@@ -1105,6 +1660,7 @@ class Line:
     state: str = ""
     ref: str = ""
     sent: float = 0.0                   # when it went out, by time.monotonic()
+    file: SharedFile = None             # if it is about one
 
 
 class Conversation:
@@ -1191,7 +1747,8 @@ class ChatLog:
             # Cyrillic е is a name.
             author = "[Server]: "
         # Further lines are indented: no text can look like a line of somebody else.
-        text = (author + line.text).replace("\n", "\n    ")
+        sent = "sent a file: " if line.kind == "file" else ""
+        text = (author + sent + line.text).replace("\n", "\n    ")
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             with open(os.path.join(self.folder, name), "a", encoding="utf-8",
@@ -1208,12 +1765,6 @@ def open_private(path, flags) -> int:
     return os.open(path, flags, 0o600)
 
 
-def report_mistake(*_):
-    """Show where a mistake in the program is, in the terminal and in the log."""
-    traceback.print_exc()
-    LOG.exception("a mistake in the program")
-
-
 class Notebook:
     """All conversations, and the lines in them: what every face shows.
 
@@ -1223,7 +1774,8 @@ class Notebook:
     A face (the window, plain lines, lesson 21's terminal) is any object with these
     methods; the chat calls them and knows nothing else of any screen:
         line_added(conversation, line)      line_changed(conversation, line)
-        people_changed()   status_changed()   shown(conversation)   quit()
+        file_changed(conversation, line)    shown(conversation)     quit()
+        people_changed()   status_changed()
     """
 
     def __init__(self, face, log):
@@ -1265,7 +1817,7 @@ class Notebook:
         """Add a line; unread if it is somebody else's and nobody looks."""
         conversation.lines.append(line)
         mine = name_key(line.author) == name_key(self.me or "")
-        spoken = line.kind in ("chat", "notice")
+        spoken = line.kind in ("chat", "file", "notice")
         if spoken and not mine and conversation is not self.current:
             conversation.unread += 1
             self.face.people_changed()
@@ -1302,9 +1854,8 @@ class Notebook:
 # endregion
 
 
-# region 6. Conversations  (lesson 15)
+# region 9. Conversations  (lesson 15)
 AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
-SLOW_SECONDS = 10           # a line without a receipt for so long is worth a word
 
 
 class Conversations(Notebook):
@@ -1323,15 +1874,19 @@ class Conversations(Notebook):
         """Forget the server too: where it was, and what it knew of us."""
         super().start_afresh()
         self.server = None              # (host, port) of the room that is shown
-        self.count = 0                  # how many are here; `people` may have fewer
-        self.unconfirmed = {}           # ref -> (conversation, line), as typed
+        # How many are here. `people` may have fewer: 500 fit into one line.
+        self.count = 0
+        # What we have said without a receipt yet: ref -> (conversation, line).
+        self.unconfirmed = {}
         # The secret by which the server knows us again; the newest id that we have
         # shown, and the history in which it counts.
         self.session, self.last_id, self.history = "", 0, ""
-        self.lost = {}                  # name_key -> (name, color): lost a moment ago
-        self.logged = 0                 # up to this id nothing goes into the chat log
-        self.list_wanted = False        # a /list is not answered yet
-        self.slow = False               # whether a receipt is long overdue
+        # Who was lost a moment ago, and may be on the way back: as `people`.
+        self.lost = {}
+        # Up to this id nothing goes into the chat log: it was said before we came.
+        self.logged = 0
+        # Whether a /list is not answered yet, and whether a receipt is long overdue.
+        self.list_wanted = self.slow = False
 
     def take(self, kind: str, data):
         """Take one event in. Types that we do not know are ignored, as agreed."""
@@ -1417,7 +1972,7 @@ class Conversations(Notebook):
         """
         unknown = 0
         for ref, (conversation, line) in list(self.unconfirmed.items()):
-            if resumed or line.state == "kept":
+            if resumed or line.state == "kept" or line.file:    # (see Files.online)
                 self.transmit(conversation, line)
             else:
                 unknown += 1
@@ -1439,7 +1994,7 @@ class Conversations(Notebook):
         self.connection.send(message)
 
     def on_people(self, message):
-        """The answer to /list."""
+        """The answer to /list, by which our own list is right again, too."""
         self.take_people(message)
         self.list_wanted = False
         names = sorted((name for name, _ in self.people.values()), key=str.casefold)
@@ -1483,9 +2038,16 @@ class Conversations(Notebook):
 
     def on_chat(self, message):
         """A line for everybody or for us; our own comes too, and is the receipt."""
+        self.take_line(message, Line(
+            "chat", clean(field(message, "text"))[:TEXT_LIMIT],
+            *read_person(message, "from"), local_time(field(message, "time"))))
+
+    def take_line(self, message, line):
+        """Put a line with an id where it belongs; a receipt to the line that waits.
+
+        What has an id is a `chat` or a `file`, and for both all of this is the same.
+        """
         number = field(message, "id", int)
-        line = Line("chat", clean(field(message, "text"))[:TEXT_LIMIT],
-                    *read_person(message, "from"), local_time(field(message, "time")))
         to, ref = (field(message, name, default="") for name in ("to", "ref"))
         new, self.last_id = number > self.last_id, max(number, self.last_id)
         mine = name_key(line.author) == name_key(self.me or "")
@@ -1493,6 +2055,8 @@ class Conversations(Notebook):
         # (We may have sent it under another name, and that was taken meanwhile.)
         if waiting is not line and (mine or line.author == waiting.author):
             del self.unconfirmed[ref]
+            if line.file and waiting.file:
+                waiting.file.id, waiting.file.sha256 = line.file.id, line.file.sha256
             conversation.settle(waiting, line)
             self.change(conversation, waiting, "")
         elif new:                       # else we have it from before the break
@@ -1528,35 +2092,257 @@ class Conversations(Notebook):
         else:                           # our hello was refused, and will be again
             self.hang_up()
             self.take_status({"state": "offline", "text": text})
-
-    def tick(self):
-        """Once a second: leave conversations whose other side has gone.
-
-        Never over a draft: who is typing must not find the text in another window.
-        And say when a receipt is overdue. A pulled cable says nothing, and with a line
-        of ours on its way TCP tries for 15 minutes (on Linux) before it gives up. We
-        cut nothing ourselves: the server may stand at somebody's breakpoint.
-        """
-        was, limit = self.slow, time.monotonic() - SLOW_SECONDS
-        self.slow = self.status["state"] == "online" and any(
-            line.state == "waiting" and line.sent < limit
-            for _, line in self.unconfirmed.values())
-        if self.slow and not was:
-            self.note(f"No receipt for {SLOW_SECONDS} s: the server is busy, or the "
-                      "connection is dead. /connect makes a new one; nothing is lost.")
-        for conversation in list(self.conversations.values()):
-            gone_at = conversation.gone_at
-            if gone_at is not None and time.monotonic() >= gone_at:
-                conversation.gone_at = None
-                if conversation is self.current and not conversation.draft.strip():
-                    self.note(f"{conversation.name} is gone; you are back with "
-                              "everyone.", where=self.everyone)
-                    self.show(self.everyone)
 # endregion
 
 
-# region 7. Logging in  (lesson 19)
-class Logins(Conversations):
+# region 10. Sent and saved  (lesson 18)
+# What one sees of a file is a line like all others: it has an author, a time and a
+# receipt, and counts as unread. What it has besides is a SharedFile, and while that is
+# on its way a Transfer. Here is the main thread's side of the file thread.
+class Exchange(Conversations):
+    """The files in the conversations: each has a line, and each such line a number.
+
+    By the number one says in a terminal which of them is meant: /save 3. What the file
+    thread does comes here as news, and from here the faces have it.
+    """
+
+    def __init__(self, face, options):
+        self.files = Files()
+        self.moving = {}                # Transfer -> (conversation, line)
+        self.pictures = ""              # a folder, see fetch_picture()
+        super().__init__(face, options)
+
+    def start_afresh(self):
+        """Forget the files of the last server, too."""
+        super().start_afresh()
+        self.shared = []                # lines with a file; the number is the place + 1
+        self.file_limit = FILE_LIMIT
+        for transfer in self.moving:
+            self.files.order(self.files.cancel, transfer)
+        self.moving.clear()             # what they have to say yet is not for us
+
+    def on_welcome(self, message):
+        """We are in (again): transfers go on where they broke."""
+        super().on_welcome(message)
+        limits = message.get("limits")
+        if isinstance(limits, dict):
+            self.file_limit = field(limits, "file", int, default=FILE_LIMIT)
+        self.files.order(self.files.online, self.connection,
+                         field(message, "resumed", bool))
+
+    def on_file(self, message):
+        """A file that can be fetched; our own comes too, and is the receipt."""
+        size, sha256 = field(message, "size", int), field(message, "sha256")
+        if not 0 <= size < 2**50 or not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise WireError("bad_file", "A file has a size and a SHA-256.")
+        name = re.sub(r"\s", " ", clean(field(message, "name")))[:255]
+        shared = SharedFile(name, size, sha256, field(message, "file"))
+        self.take_line(message, Line(
+            "file", str(shared), *read_person(message, "from"),
+            local_time(field(message, "time")), file=shared))
+
+    def on_error(self, message):
+        """What is about a file the file thread has too, and it knows what to do."""
+        ref = field(message, "ref", default="")
+        if "file" not in message and not any(line.ref == ref != ""
+                                             for line in self.shared):
+            super().on_error(message)
+
+    def add(self, conversation, line):
+        """Give a file its number before any face sees it.
+
+        Counted here and not by the server: its ids grow with each line of the chat, and
+        nobody wants to type /save 48213.
+        """
+        if line.file is not None:
+            self.shared.append(line)
+            line.file.number = len(self.shared)
+        super().add(conversation, line)
+
+    # --- up
+
+    def send_file(self, path, conversation) -> bool:
+        """Send a file to the people of a conversation; whether that can be tried."""
+        online, back = self.status["state"] == "online", self.me and self.trying()
+        try:
+            if not (online or back):
+                raise ValueError("You are not connected; the file was not sent.")
+            name, size = self.look_at(path)
+        except (OSError, ValueError) as problem:
+            why = getattr(problem, "strerror", None)
+            self.note(f"{path}: {why}." if why else str(problem), "error", conversation)
+            return False
+        _, color = self.people.get(name_key(self.me), ("", 0))
+        shared = SharedFile(name, size, path=path)
+        line = Line("file", str(shared), self.me, color, file=shared,
+                    ref=f"{random.getrandbits(64):016x}",
+                    state="waiting" if online else "kept")
+        self.add(conversation, line)
+        self.transmit(conversation, line)
+        return True
+
+    def look_at(self, path):
+        """Return (name, size) of a file that can be sent; else OSError or ValueError.
+
+        What the server would refuse is not even read. And nothing is opened here: a
+        FIFO makes who opens it wait for somebody to write into it.
+        """
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path} is no file that can be sent.")
+        if about.st_size > self.file_limit:
+            takes = (f"files of at most {self.file_limit:,}" if self.file_limit
+                     else "no files")
+            raise ValueError(f"{path} has {about.st_size:,} bytes; this server takes "
+                             f"{takes}.")
+        return safe_name(os.path.basename(path)), about.st_size
+
+    def transmit(self, conversation, line):
+        """Send a line. If it is a file, the file thread does, or is at it already."""
+        if line.file is None:
+            super().transmit(conversation, line)
+            return
+        shared = line.file
+        self.unconfirmed[line.ref] = (conversation, line)
+        if shared.transfer is None or shared.transfer.is_over():
+            transfer = Upload(self.files, shared.path, shared.name, shared.size)
+            transfer.ref, transfer.to = line.ref, conversation.name
+            self.move(conversation, line, transfer)
+        if self.status["state"] == "online" and line.state != "waiting":
+            self.change(conversation, line, "waiting")
+
+    def move(self, conversation, line, transfer):
+        """Hand a transfer over to the file thread. From here on only that changes it,
+        and we look at it when it tells us to."""
+        line.file.transfer = transfer
+        self.moving[transfer] = conversation, line
+        self.files.order(self.files.start, transfer)
+
+    # --- down
+
+    def save(self, line, path=""):
+        """Save a file: into this folder, or under this name; else where browsers do.
+
+        A name that the user has typed is taken as it is: it is theirs to choose.
+        """
+        path = os.path.expanduser(path) or downloads_folder() + os.sep
+        if os.path.isdir(path) or path.endswith(("/", os.sep)):
+            path = os.path.join(path, safe_name(line.file.name))
+        self.fetch(line, os.path.abspath(path))
+
+    def fetch_picture(self, line):
+        """Bring a small picture here, only to be shown.
+
+        Into a folder that nobody else can look into and that goes when we go: who only
+        looks on must not find their disk full of what others have sent.
+        """
+        self.pictures = self.pictures or tempfile.mkdtemp(prefix="chattycat-pictures-")
+        self.fetch(line, os.path.join(self.pictures, str(line.file.number)))
+
+    def fetch(self, line, path):
+        """Bring a file to this place, or to the next one that is free.
+
+        Each time anew: whoever saves it twice has it twice, as browsers do it.
+        """
+        shared = line.file
+        if not shared.id:
+            self.note(f"{shared.name} is not at the server yet.", "error")
+        elif shared.transfer is not None and not shared.transfer.is_over():
+            self.note(f"{shared.name} is on its way already.", "error")
+        else:
+            transfer = Download(self.files, path, shared.name, shared.size)
+            transfer.file, transfer.sha256 = shared.id, shared.sha256
+            transfer.source = shared.picture
+            where = next((talk for talk in self.conversations.values()
+                          if line in talk.lines), self.everyone)
+            self.move(where, line, transfer)
+
+    def cancel(self, line):
+        """Stop a file that is on its way, up or down."""
+        transfer = line.file.transfer
+        if transfer is None or transfer.is_over():
+            self.note(f"{line.file.name} is not on its way.", "error")
+        else:
+            self.files.order(self.files.cancel, transfer)
+
+    # --- what becomes of them
+
+    def take_news(self):
+        """Take in what the file thread has told, and let the face show it.
+
+        Nearly as drain() does it with the connection's events. But these live longer
+        than a connection: a file goes on after a break, and so does its news.
+        """
+        while not self.files.news.empty():
+            transfer = self.files.news.get()
+            conversation, line = self.moving.get(transfer, (None, None))
+            if line is None:            # of a server that we have left
+                continue
+            if transfer.is_over():
+                del self.moving[transfer]
+            if transfer.state == "done" and isinstance(transfer, Download):
+                shown = os.path.dirname(transfer.path) == self.pictures
+                setattr(line.file, "picture" if shown else "path", transfer.path)
+            self.face.file_changed(conversation, line)
+            if transfer.state == "failed" and line.ref in self.unconfirmed:
+                del self.unconfirmed[line.ref]
+                self.change(conversation, line, "failed")
+
+    def leave_files(self):
+        """At the end: nothing half is left behind, and no pictures.
+
+        Where we are killed they stay, as NAME.part and in the system's folder for
+        temporary things; nothing that had to be done could be done then.
+        """
+        done = threading.Event()
+        self.files.order(self.files.cancel_all, done)
+        self.files.inbox.put(None)      # and the thread ends
+        done.wait(1)                    # a disk that hangs must not keep us
+        if self.pictures:
+            shutil.rmtree(self.pictures, ignore_errors=True)
+
+    # --- the commands
+
+    def command_file(self, path):
+        """/file PATH: send a file or a picture"""
+        path = without_quotes(path)
+        if not path:
+            self.note("Say which: /file PATH", "error")
+            return False
+        return self.send_file(os.path.abspath(os.path.expanduser(path)), self.current)
+
+    def command_save(self, rest):
+        """/save N [PATH]: save file number N, where downloads go or as PATH"""
+        number, _, path = rest.partition(" ")
+        line = self.numbered(number)
+        if line is None:
+            return False
+        self.save(line, without_quotes(path.strip()))
+
+    def command_cancel(self, number):
+        """/cancel N: stop file number N, which is on its way"""
+        line = self.numbered(number)
+        if line is None:
+            return False
+        self.cancel(line)
+
+    def numbered(self, word):
+        """Return the line with the file of this number, or None, and say why."""
+        if re.fullmatch("[0-9]{1,6}", word) and 0 < int(word) <= len(self.shared):
+            return self.shared[int(word) - 1]
+        self.note(f"There is no file number “{word}”; each one shows its own.", "error")
+        return None
+
+
+def without_quotes(path):
+    """Return a path as it is. Dragged into a terminal, it comes with quotes around it,
+    for a shell; and people who know shells type them."""
+    return path[1:-1] if len(path) > 1 and path[0] == path[-1] in "'\"" else path
+# endregion
+
+
+# region 11. Logging in  (lesson 19)
+class Logins(Exchange):
     """How the user gets in, and out again; while there is no server, too.
 
     What can stand between the user and the room, and what is done about it:
@@ -1627,7 +2413,7 @@ class Logins(Conversations):
         # With the session of before, if any: so we get what was said meanwhile, and
         # not all that was ever said.
         self.connection = Connection(host, port, name, password, known, self.session,
-                                     max(self.last_id, self.logged - 50))
+                                     max(self.last_id, self.logged - 50), self.files)
 
     def leave_room(self):
         """Forget the room that was shown, and say what it costs.
@@ -1685,13 +2471,14 @@ class Logins(Conversations):
             # Its receipt cannot come any more, so it is written as what it is.
             self.write_log(conversation, dataclasses.replace(
                 line, text=line.text + "  (no receipt)"))
+        self.leave_files()
         self.hang_up()
         if self.before is not None:
             self.before.join(0.5)
         self.local_server.stop()
 
     def retry_now(self):
-        """Do not wait for the countdown."""
+        """Do not wait for the countdown: somebody knows that the server is back."""
         if self.connection is not None:
             self.connection.wake.set()
 
@@ -1703,7 +2490,11 @@ class Logins(Conversations):
                 and self.local_server.is_possible(self.connection.host))
 
     def start_server(self):
-        """Start a server that lives as long as this program."""
+        """Start a server that lives as long as this program.
+
+        So nobody is left with a server that they know nothing of; and who wants one for
+        longer starts it in a terminal, where it shows what happens.
+        """
         self.local_server.start(self.connection.port)
         self.note("A server was started here. It runs as long as this window is open.",
                   where=self.everyone)
@@ -1713,7 +2504,10 @@ class Logins(Conversations):
 # endregion
 
 
-# region 8. Commands  (lesson 14)
+# region 12. Commands  (lesson 14)
+SLOW_SECONDS = 10           # a line without a receipt for so long is worth a word
+
+
 class Chat(Logins):
     """What the user does: typed text and commands.
 
@@ -1788,13 +2582,41 @@ class Chat(Logins):
 
     def drain(self, most: int, seconds: float) -> bool:
         """Take in what the threads have left for us; return whether more is there."""
+        self.take_news()
         return (self.connection is not None
                 and self.connection.drain(self.take, most, seconds))
+
+    def tick(self):
+        """Once a second: leave conversations whose other side has gone.
+
+        Never over a draft: who is typing must not find the text in another window.
+        And say when a receipt is overdue. A pulled cable says nothing, and with a line
+        of ours on its way TCP tries for 15 minutes (on Linux) before it gives up. We
+        cut nothing ourselves: the server may stand at somebody's breakpoint.
+        """
+        was, limit = self.slow, time.monotonic() - SLOW_SECONDS
+        self.slow = self.status["state"] == "online" and any(
+            line.state == "waiting" and line.sent < limit and not line.file
+            for _, line in self.unconfirmed.values())
+        if self.slow and not was:
+            self.note(f"No receipt for {SLOW_SECONDS} s: the server is busy, or the "
+                      "connection is dead. /connect makes a new one; nothing is lost.")
+        for conversation in list(self.conversations.values()):
+            gone_at = conversation.gone_at
+            if gone_at is not None and time.monotonic() >= gone_at:
+                conversation.gone_at = None
+                if conversation is self.current and not conversation.draft.strip():
+                    self.note(f"{conversation.name} is gone; you are back with "
+                              "everyone.", where=self.everyone)
+                    self.show(self.everyone)
 
     # --- the commands
 
     def command_again(self, _):
-        """/again: send again what was refused, or is not known to have arrived"""
+        """/again: send again what was refused, or is not known to have arrived
+
+        With the same ref: if it has arrived after all, nobody gets it twice.
+        """
         again = [(conversation, line) for conversation in self.conversations.values()
                  for line in conversation.lines if line.state in ("unknown", "failed")]
         if self.status["state"] != "online":
@@ -1817,7 +2639,10 @@ class Chat(Logins):
             return False
 
     def command_disconnect(self, _):
-        """/disconnect: log out; /connect comes back"""
+        """/disconnect: log out; /connect comes back
+
+        And no reconnecting by itself meanwhile: who logs out means it.
+        """
         if self.connection is None:
             self.note("You are not connected.", "error")
             return
@@ -1827,11 +2652,15 @@ class Chat(Logins):
                           "wanted": True})
 
     def command_everyone(self, _):
-        """/everyone: back to the public room"""
+        """/everyone: back to the public room
+
+        (A name that nobody can have is not needed for it: /msg takes names, this none.)
+        """
         self.show(self.everyone)
 
     def command_exit(self, _):
         """/exit: the same as /quit"""
+        # Two words for one thing: people try the one that they know from elsewhere.
         self.face.quit()
 
     def command_help(self, _):
@@ -1846,6 +2675,7 @@ class Chat(Logins):
 
     def command_list(self, _):
         """/list: who is here"""
+        # Asked of the server, and not of `people`: that may have 500 of 5,000.
         if self.status["state"] != "online":
             self.note("You are not connected.", "error")
             return
@@ -1853,7 +2683,10 @@ class Chat(Logins):
         self.connection.send({"type": "list"})     # the answer comes to on_people()
 
     def command_log(self, folder):
-        """/log [FOLDER]: start to write the chat into files, or stop it"""
+        """/log [FOLDER]: start to write the chat into files, or stop it
+
+        From here on. What was said before stands on the screen, and can be copied.
+        """
         self.log.folder = os.path.expanduser(folder) or self.log.folder
         self.log.on = bool(folder) or not self.log.on
         self.note(f"What is said is written into {self.log.folder} from now on."
@@ -1888,19 +2721,25 @@ class Chat(Logins):
                   "by TLS before.")
 
     def command_trust(self, _):
-        """/trust: accept the fingerprint that a server has shown"""
+        """/trust: accept the fingerprint that a server has shown
+
+        For plain lines; in the window it is a button.
+        """
         if not self.can_trust():
             self.note("There is no server that waits for your trust.", "error")
             return
         self.trust()
 
     def command_quit(self, _):
-        """/quit: log out and close"""
+        """/quit: log out and close
+
+        How, only the face knows: it has a window, or a terminal.
+        """
         self.face.quit()
 # endregion
 
 
-# region 9. The window: look  (lesson 10)
+# region 13. The window: look  (lesson 10)
 # A colour for each role, light and dark. Whatever stands on something has a contrast of
 # at least 4.5 with it (WCAG 2.1, 1.4.3), so that everybody can read it.
 COLOURS = {
@@ -1990,7 +2829,7 @@ class Look:
                 ("title", 13, "bold"), ("brand", 20, "bold"))}
         # Tk shows an image only while Python holds it: a local variable would leave
         # an empty spot as soon as this function returns.
-        self.images = {}                # for disc(), in region 11
+        self.images = {}                # for disc(), in region 15
         self.logo = tk.PhotoImage(master=root, data=LOGO)
         if self.scale >= 1.5:
             self.logo = self.logo.zoom(2)
@@ -1998,11 +2837,18 @@ class Look:
         self.style()
 
     def px(self, size) -> int:
-        """Return a size in pixels of this screen; `size` is in 96ths of an inch."""
+        """Return a size in pixels of this screen; `size` is in 96ths of an inch.
+
+        Each size in this file goes through it. One that does not is half as large as
+        all others on a screen that is twice as dense.
+        """
         return round(size * self.scale)
 
     def __getitem__(self, role) -> str:
-        """look["text"]: the colour of a role, as "#RRGGBB"."""
+        """look["text"]: the colour of a role, as "#RRGGBB".
+
+        Roles and not colours: what is red for a mistake on white is pink on black.
+        """
         return self.colours[role]
 
     def style(self):
@@ -2036,6 +2882,7 @@ class Look:
                             focuscolor=accent, arrowcolor=self["link"], arrowsize=px(4),
                             font=fonts["label"], padding=(px(10), px(5)))
             style.map(name, background=[("active", self["hover"])])
+        style.configure("Plus.Link.TButton", font=fonts["title"], padding=px(5))
         # A layout says of which parts a widget is made. This is a check button without
         # its box (see LoginCard.ticked).
         style.configure("TCheckbutton", font=fonts["label"])
@@ -2052,7 +2899,11 @@ class Look:
                        selectforeground=self["on accent"], **more)
 
     def label(self, parent, font="body", colour="text", ground="surface", **more):
-        """Return a line of text. A Label shows text or a picture, and does nothing."""
+        """Return a line of text. A Label shows text or a picture, and does nothing.
+
+        Not of ttk: that one has its colours by styles, and each pair of them would want
+        a style of its own.
+        """
         return tk.Label(parent, font=self.fonts[font], fg=self[colour],
                         bg=self[ground], **more)
 
@@ -2069,6 +2920,10 @@ def style_bar(look):
                     gripcount=0)
     style.map(name, background=[("disabled", surface), ("active", look["edge"])],
               lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
+    # The bar of a file on its way, see Card.
+    style.configure("Horizontal.TProgressbar", background=look["accent"],
+                    troughcolor=border, bordercolor=border, thickness=look.px(6),
+                    lightcolor=look["accent"], darkcolor=look["accent"])
     # A bar is made of a trough and a thumb in it; what is left out are the arrows.
     thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
     style.layout(name, [("Vertical.Scrollbar.trough",
@@ -2076,7 +2931,7 @@ def style_bar(look):
 # endregion
 
 
-# region 10. The window: login  (lesson 10)
+# region 14. The window: login  (lesson 10)
 class LoginCard:
     """The card in the middle of the window: server, port, name, password, Connect.
 
@@ -2280,6 +3135,7 @@ class Tick:
         self.button.config(text=f"{'☑' if self.value.get() else '☐'} {self.text}")
 
     def get(self) -> bool:
+        """Whether it is ticked."""
         return self.value.get()
 
     def set(self, value):
@@ -2303,7 +3159,7 @@ def show(widget, wanted: bool, **where):
 # endregion
 
 
-# region 11. The window: people  (lesson 10)
+# region 15. The window: people  (lesson 10)
 def disc(look, colour, ground, size, longer=0):
     """Return a round picture, `size` in 96ths of an inch, for this ground.
 
@@ -2540,7 +3396,258 @@ def shorten(text, font, room):
 # endregion
 
 
-# region 12. The window: messages  (lesson 12)
+# region 16. The window: files  (lesson 18)
+# Pictures are taken apart by the main thread, since Tk lets no other one near. In that
+# time nothing else is drawn: 0.7 s for one of 4000×3000. So those are not shown, and
+# neither are files that are large for another reason.
+PICTURE_BYTES = 5_000_000
+PICTURE_PIXELS = 2_000_000
+# As wide and as high as one is shown, in 96ths of an inch.
+PICTURE_SIDE = 360
+
+
+def picture_size(path):
+    """Return (width, height) of a PNG or GIF, None if it is neither. Raises OSError.
+
+    Read from its first bytes, before Tk sees it. A file of 100 bytes can promise
+    50,000×50,000 points, and whoever believes it asks the system for 10 GB.
+    """
+    with open(path, "rb") as file:
+        start = file.read(2**16)
+    if len(start) < 24:                 # the smallest of both have more
+        return None
+    if start[:8] == b"\x89PNG\r\n\x1a\n" and start[12:16] == b"IHDR":
+        return struct.unpack(">II", start[16:24])
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return gif_size(start)
+    return None
+
+
+def gif_size(start):
+    """Return the larger of what a GIF says of itself and of its first picture.
+
+    They stand in two places and need not agree, and Tk makes room for the second one.
+    Between the two are colours and blocks of other things, each with its length in
+    front (GIF89a specification, 18 to 26).
+    """
+    sides = [struct.unpack("<HH", start[6:10])]
+    at = 13 + (3 * 2 ** (start[10] % 8 + 1) if start[10] & 0x80 else 0)
+    while start[at:at + 1] == b"!":     # an extension: skip it, block by block
+        at += 2
+        while start[at:at + 1] not in (b"", b"\0"):
+            at += 1 + start[at]
+        at += 1
+    if start[at:at + 1] != b"," or len(start) < at + 9:
+        return None                     # no picture near its beginning
+    sides.append(struct.unpack("<HH", start[at + 5:at + 9]))
+    return max(width for width, _ in sides), max(height for _, height in sides)
+
+
+def load_picture(look, path):
+    """Return a PhotoImage, small enough for a card; None if it is none to be shown.
+
+    Raises TclError for what begins as a picture and is none.
+    """
+    if os.path.getsize(path) > PICTURE_BYTES:
+        return None
+    side, size = look.px(PICTURE_SIDE), picture_size(path)
+    if size is None:
+        return load_by_pillow(look, path, side)
+    if not 0 < size[0] * size[1] <= PICTURE_PIXELS:
+        return None
+    image = tk.PhotoImage(master=look.root, file=path)
+    # subsample() takes each second point, or each third, … Not pretty, but it needs
+    # nothing that is not there. -(-a // b) is a / b, rounded up.
+    longest = max(image.width(), image.height())
+    return image.subsample(max(1, -(-longest // side)))
+
+
+def load_by_pillow(look, path, side):
+    """The same for JPEG, WebP and BMP, which Tk cannot read, if Pillow is installed."""
+    try:
+        # pip install pillow. Imported only here: nothing else needs it.
+        from PIL import Image, ImageOps
+        with open(path, "rb") as file:
+            # A JPEG can come in several passes ("scans", FF DA), each finer than the
+            # last. Usual are 10 at most; with 10,000 we would stand for 2 s (measured).
+            if file.read().count(b"\xff\xda") > 100:
+                return None
+        # Only these: others of its formats start programs, to draw PostScript.
+        with Image.open(path, formats=("JPEG", "WEBP", "BMP")) as picture:
+            if picture.width * picture.height > PICTURE_PIXELS:
+                return None
+            picture.thumbnail((side, side))
+            # Telephones take all pictures lying, and write down how they were held.
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            # Tk can read PPM, which is nothing but the points, one after the other.
+            data = io.BytesIO()
+            upright.save(data, "PPM")
+        return tk.PhotoImage(master=look.root, data=data.getvalue())
+    except Exception:                   # not there, too old, or it is no picture
+        return None
+
+
+def open_folder(path):
+    """Show a saved file in its folder. The file itself is never opened by us: it comes
+    from somebody else, and may be a program."""
+    if os.name == "nt":
+        command = ["explorer", "/select,", path]
+    elif sys.platform == "darwin":
+        command = ["open", "-R", path]
+    else:
+        command = ["xdg-open", os.path.dirname(path)]
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
+
+
+class Card:
+    """A file in a conversation: what it is, how far it has come, what one can do.
+
+        photo.png                         the picture above it, if it is one
+        1.2 MiB · 3
+        ▬▬▬▬▬▬▬▬────────                  while it is on its way
+        Save   Save as…                   or Cancel, Open folder, Try again
+
+    draw() shows what is true now, and is called whenever that has changed. So a card
+    remembers nothing, but the picture.
+    """
+
+    def __init__(self, parent, look, chat, line):
+        self.look, self.chat, self.line = look, chat, line
+        px, self.tried, self.image = look.px, "", None      # see draw_picture()
+        self.frame = tk.Frame(parent, bg=look["surface"], padx=px(12), pady=px(8),
+                              highlightthickness=1, highlightbackground=look["border"])
+        self.picture = tk.Label(self.frame, bg=look["surface"], bd=0)
+        self.name = look.label(self.frame, "name")
+        self.name.grid(row=1, sticky="w")
+        self.about = look.label(self.frame, "small", justify="left",
+                                wraplength=px(PICTURE_SIDE))
+        self.about.grid(row=2, sticky="w")
+        # A ttk widget has its look from a style; style_bar() has made this one.
+        self.bar = ttk.Progressbar(self.frame, length=px(PICTURE_SIDE), maximum=1000)
+        self.buttons = tk.Frame(self.frame, bg=look["surface"])
+        # Each button with the question whether it makes sense now.
+        self.doors = [(self.button(text, press), wanted) for text, press, wanted in (
+            ("Cancel", self.cancel, self.is_moving),
+            ("Try again", self.again, self.has_failed),
+            ("Save", self.save, self.can_save),
+            ("Save as…", self.save_as, self.can_save),
+            ("Open folder", self.show_folder, self.is_saved))]
+        self.draw()
+        if self.wants_picture():
+            # Not now: Tk calls us in the middle of drawing (see Messages.add_card).
+            self.frame.after_idle(chat.fetch_picture, line)
+
+    def button(self, text, command):
+        """Make a button; draw() puts it there while it makes sense."""
+        button = ttk.Button(self.buttons, text=text, style="Link.TButton",
+                            command=command)
+        button.bind("<Return>", lambda event: button.invoke())
+        return button
+
+    # What makes sense now; each is asked by draw().
+
+    def is_moving(self):
+        """It is on its way, or waits for its turn."""
+        transfer = self.line.file.transfer
+        return transfer is not None and not transfer.is_over()
+
+    def has_failed(self):
+        """We have sent it, and nobody has got it. (To save it once more is “Save”.)"""
+        return self.line.state in ("failed", "unknown")
+
+    def can_save(self):
+        """It lies at the server, and not here."""
+        shared = self.line.file
+        return bool(shared.id and not shared.path) and not self.is_moving()
+
+    def is_saved(self):
+        """Saved from here; what we have sent ourselves lies where it always lay."""
+        return bool(self.line.file.path) and not self.line.ref
+
+    def wants_picture(self):
+        """Whether this comes without being asked for: small, and Tk can show it."""
+        shared = self.line.file
+        return (shared.id and not (shared.path or shared.picture or shared.transfer)
+                and 0 < shared.size <= PICTURE_BYTES
+                and shared.name.lower().endswith((".png", ".gif")))
+
+    def draw(self):
+        """Show how it is now."""
+        shared, look, transfer = self.line.file, self.look, self.line.file.transfer
+        room = look.px(PICTURE_SIDE)
+        self.name.config(text=shorten(shared.name, look.fonts["name"], room))
+        text = f"{size_in_words(shared.size)} · file {shared.number}"
+        if self.is_moving():
+            self.bar.config(value=1000 * transfer.done / max(1, shared.size))
+            text = f"{transfer.progress()} · file {shared.number}"
+        elif transfer is not None and transfer.state == "failed":
+            text = f"{text}\n{clean(transfer.trouble)}"
+        elif self.is_saved():
+            text = f"{text} · saved as {os.path.basename(shared.path)}"
+        failed = transfer is not None and transfer.state == "failed"
+        self.about.config(text=text, fg=look["danger" if failed else "muted"])
+        show(self.bar, self.is_moving(), row=3, sticky="ew", pady=look.px(4))
+        for column, (button, wanted) in enumerate(self.doors):
+            show(button, wanted(), row=0, column=column)
+        # An empty frame would keep the height that it had.
+        show(self.buttons, any(wanted() for _, wanted in self.doors), row=4, sticky="w",
+             pady=(look.px(2), 0))
+        self.draw_picture(shared.picture or shared.path)
+
+    def draw_picture(self, path):
+        """Show the picture, once it is here."""
+        if not path or path == self.tried or self.is_moving():
+            return
+        self.tried = path
+        try:
+            self.image = load_picture(self.look, path)      # kept, or Tk shows nothing
+        except (OSError, tk.TclError):
+            self.image = None
+            self.about.config(text=self.about.cget("text")
+                              + " · no picture that can be shown")
+        if self.image is not None:
+            self.picture.config(image=self.image)
+            self.picture.grid(row=0, sticky="w", pady=(0, self.look.px(6)))
+
+    # What the buttons do.
+
+    def cancel(self):
+        self.chat.cancel(self.line)
+
+    def again(self):
+        """As the command: all that has failed, in its order."""
+        self.chat.typed("/again")
+
+    def save(self):
+        """One click, no questions: where browsers put it."""
+        self.chat.save(self.line)
+        self.draw()
+
+    def save_as(self):
+        """Ask where to. What stands there already stays: see give_name()."""
+        with contextlib.suppress(tk.TclError):      # the window was closed meanwhile
+            # The dialog of the system, where there is one; Tk has its own for X11. It
+            # returns "" for who has changed their mind.
+            path = filedialog.asksaveasfilename(
+                parent=self.frame, confirmoverwrite=False,
+                initialdir=downloads_folder(),
+                initialfile=safe_name(self.line.file.name))
+            if path:
+                self.chat.save(self.line, path)
+                self.draw()
+
+    def show_folder(self):
+        """Leave the rest to the program with which one looks at folders here."""
+        try:
+            open_folder(self.line.file.path)
+        except OSError as problem:
+            self.chat.note(f"The folder cannot be shown ({problem.strerror}): "
+                           f"{self.line.file.path}", "error")
+# endregion
+
+
+# region 17. The window: messages  (lesson 12)
 class Messages:
     """One conversation on the screen: a Text that can be read and copied from.
 
@@ -2556,8 +3663,8 @@ class Messages:
     """
     SAME_AUTHOR = 300                   # seconds without a second header
 
-    def __init__(self, parent, look):
-        self.look = look
+    def __init__(self, parent, look, chat):
+        self.look, self.chat = look, chat
         px = look.px
         self.frame = tk.Frame(parent, bg=look["surface"])
         # state="disabled": nobody types into it; add() switches it on for a moment.
@@ -2576,6 +3683,7 @@ class Messages:
         self.make_tags()
         # The Lines that stand in it, the oldest first.
         self.drawn = collections.deque(maxlen=2 * KEPT_LINES)
+        self.cards = {}                 # line -> Card, of those that were seen
         # Whether to follow the newest line. Only the user's scrolling changes it: a
         # window that shrinks moves the end out of sight too, and nobody wanted that.
         self.stick = True
@@ -2647,16 +3755,61 @@ class Messages:
         """Add lines, all in one insert. 10,000 take 0.5 s so, and one by one 24 s."""
         # Each insert makes Tk lay the text out anew; so all lines of a batch go into
         # one list first.
+        if not lines:
+            return
         pieces = []
+        self.text.config(state="normal")
         for line in lines:
             pieces += self.pieces(line)
             self.drawn.append(line)
-        if pieces:
-            self.text.config(state="normal")
-            self.text.insert("end", *pieces)
-            self.forget_oldest()
-            self.text.config(state="disabled")
-            self.follow()
+            if line.file:               # a card is no text: what is above it goes first
+                self.text.insert("end", *pieces or [""])
+                self.add_card(line)
+                pieces = []
+        self.text.insert("end", *pieces or [""])
+        self.forget_oldest()
+        self.text.config(state="disabled")
+        self.follow()
+
+    def add_card(self, line):
+        """Put a card at the end. A Text holds other widgets like very large letters.
+
+        create: Tk calls this function when the card is first seen, and that may be
+        never. 10,000 files that somebody has sent are 10,000 lines, and no widgets.
+        """
+        start = self.text.index("end-1c")
+        self.text.window_create("end", create=lambda: self.make_card(line),
+                                padx=self.look.px(22), pady=self.look.px(4))
+        self.text.insert("end", "\n")
+        if line.ref:
+            self.text.tag_add(f"line {line.ref}", start, "end-1c")
+
+    def make_card(self, line):
+        """Make a card; return its widget, for Tk."""
+        card = self.cards[line] = Card(self.text, self.look, self.chat, line)
+        frame = card.frame
+
+        def forget(event):
+            # The Text has taken it away with its line. Python's side of it, too.
+            if event.widget is frame:
+                frame.destroy()
+                # Here, in the main thread: whichever throws an image away asks Tk.
+                card.image = None
+                if self.cards.get(line) is card:
+                    del self.cards[line]
+
+        frame.bind("<Destroy>", forget)
+        frame.bind("<Configure>", lambda event: self.text.after_idle(self.follow))
+        # The wheel scrolls, wherever the pointer is.
+        for widget in (frame, *frame.winfo_children(), *card.buttons.winfo_children()):
+            for event in ("<MouseWheel>", "<Button-4>", "<Button-5>"):
+                widget.bind(event, self.wheel)
+        return frame
+
+    def wheel(self, event):
+        """The wheel was turned over a card (X11: Button-4 is up, and 5 down)."""
+        self.text.yview_scroll(-3 if event.num == 4 or event.delta > 0 else 3, "units")
+        self.look_where()
 
     def pieces(self, line):
         """Return what insert() wants for a line: text, tags, text, tags, …
@@ -2680,24 +3833,28 @@ class Messages:
             # \u00a0: a space where no line is broken, so that no clock stands alone.
             return out + [f"{line.text}\u00a0·\u00a0{clock}\n", (line.kind,)]
         # Who goes on talking needs no new header; after five minutes the time does.
-        same = (last is not None
-                and (last.kind, last.author) == (line.kind, line.author)
+        same = (last is not None and last.author == line.author
+                and "notice" not in (last.kind, line.kind)
                 and (line.time - last.time).total_seconds() < self.SAME_AUTHOR)
         if not same:
             name = "notice" if line.kind == "notice" else f"name{line.color}"
             out += [f"●\t{line.author}", ("head", name, *mine),
                     f"  {clock}\n", ("head", "time", *mine)]
+        if line.file:                   # add_card() does the rest
+            return out
         return out + [line.text + "\n", ("body", line.state or "arrived",
                                          f"ref {line.ref}", *mine)]
 
     def change(self, line):
-        """Show a line's new state in its colour.
+        """Show a line's new state in its colour; of a file, all of its card.
 
         tag_ranges() gives the start and the end of what has a tag; nothing if the line
         was among the oldest and is forgotten.
         """
+        if line in self.cards:
+            self.cards[line].draw()
         spot = self.text.tag_ranges(f"ref {line.ref}")
-        if spot:
+        if spot and not line.file:
             for state in ("waiting", "kept", "unknown"):
                 self.text.tag_remove(state, *spot)
             if line.state:
@@ -2743,7 +3900,7 @@ class Messages:
 # endregion
 
 
-# region 13. The window: composer and menus  (lesson 10)
+# region 18. The window: composer and menus  (lesson 10)
 class Header:
     """The line above the messages: which conversation, two buttons; and the banner.
 
@@ -2837,8 +3994,8 @@ class Header:
 class Composer:
     """The box where one types, of one to six lines, and the Send button."""
 
-    def __init__(self, parent, look, chat, sent):
-        """`sent()` is called after each line."""
+    def __init__(self, parent, look, chat, sent, choose):
+        """`sent()` is called after each line, `choose()` when a file is to be sent."""
         self.look, self.chat, self.sent = look, chat, sent
         px = look.px
         self.frame = tk.Frame(parent, bg=look["surface"])
@@ -2847,16 +4004,22 @@ class Composer:
         box = tk.Frame(self.frame, bg=look["surface"], highlightthickness=1,
                        highlightbackground=look["edge"], highlightcolor=look["accent"])
         box.pack(fill="x", padx=px(18), pady=(px(4), 0))
+        # Enter does the same; but who has never chatted looks for a button.
         ttk.Button(box, text="Send", command=self.send).pack(
             side="right", padx=px(5), pady=px(5))
         # A Text and not an Entry: it takes more than one line, and every emoji (see
         # LoginCard.entry).
         self.text = look.text(box, height=1, undo=True, padx=px(14), pady=px(12))
         self.text.pack(side="left", fill="both", expand=True)
+        # It stands in front of the text, but comes behind it when one goes by Tab: that
+        # follows the order in which widgets were made.
+        ttk.Button(box, text="+", width=2, style="Plus.Link.TButton",
+                   command=choose).pack(side="left", before=self.text,
+                                        padx=(px(5), 0), pady=px(5))
         self.hint = look.label(self.text, colour="muted", cursor="xterm", bd=0, padx=0,
                                pady=0)
         look.label(self.frame, "small", "muted", anchor="w", text="Enter sends · "
-                   "Shift+Enter new line · /help").pack(
+                   "Shift+Enter new line · + a file · /help").pack(
             fill="x", padx=px(18), pady=(px(4), px(8)))
         self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
         self.text.bind("<Return>", self.on_return)
@@ -2885,7 +4048,8 @@ class Composer:
         self.sent()
 
     def set(self, text):
-        """Put a text into the box in place of what is there."""
+        """Put a text into the box in place of what is there: nothing, when a line was
+        sent; a draft, when another conversation is shown."""
         self.text.delete("1.0", "end")
         self.text.insert("1.0", text)
         self.text.edit_reset()          # or Ctrl+Z would bring a sent line back
@@ -2911,7 +4075,7 @@ class Composer:
 # endregion
 
 
-# region 15. The window: all together  (lesson 10)
+# region 20. The window: all together  (lesson 10)
 class Window:
     """All the parts put together: the face of the chat for those who have a screen."""
 
@@ -2922,10 +4086,12 @@ class Window:
         # A conversation gets a view when it is first shown, so a room with 200 people
         # begins with one Text and not with 200. Its new lines wait for show_batch().
         self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
-        self.settled = {}               # conversation -> lines whose receipt has come
-        self.changed = False            # people or unread marks are not yet on it
-        self.quit_wanted = False        # set by a signal
-        self.warned = False             # see quit()
+        # The same for receipts, which change lines that are there already.
+        self.settled = {}               # conversation -> lines
+        # Whether people or unread marks have changed, and are not drawn yet.
+        self.changed = False
+        # Set by a signal; and by the first quit() that would cost a line, see there.
+        self.quit_wanted = self.warned = False
         root.iconphoto(True, look.logo)
         self.login = LoginCard(root, look, chat)
         # The room: people on the left; header, banner, messages, composer on the right.
@@ -2935,7 +4101,8 @@ class Window:
         self.main = tk.Frame(self.room, bg=look["surface"])
         self.main.pack(side="left", fill="both", expand=True)
         self.header = Header(self.main, look, chat)
-        self.composer = Composer(self.main, look, chat, self.to_the_end)
+        self.composer = Composer(self.main, look, chat, self.to_the_end,
+                                 self.choose_files)
         self.composer.frame.pack(side="bottom", fill="x")
         self.bind_keys()
         # Without this the close button would destroy the window under our feet.
@@ -2955,6 +4122,8 @@ class Window:
         """Keys that work wherever the focus is, or while typing."""
         text = self.composer.text
         self.root.bind("<Control-q>", lambda event: self.quit())
+        # "break", or Tk's own Ctrl+O would open a new line in the box.
+        text.bind("<Control-o>", lambda event: self.choose_files() or "break")
         # A click on a button takes the keyboard along; back with it to where one types.
         self.room.bind_class("TButton", "<ButtonRelease-1>", lambda event:
                              self.room.winfo_manager() and text.focus_set(), add=True)
@@ -3003,6 +4172,7 @@ class Window:
 
     def tick(self):
         """Once a second: the countdown, and who has been away for long."""
+        # First of all: an error below must not end the clock.
         self.timers["tick"] = self.root.after(1000, self.tick)
         self.chat.tick()
         self.header.show()
@@ -3019,6 +4189,12 @@ class Window:
             self.settled.setdefault(conversation, []).append(line)
             return
         self.show_batch()               # the line may be in this very batch
+        if conversation in self.views:
+            self.views[conversation].change(line)
+
+    def file_changed(self, conversation, line):
+        """A file has come further: its card shows it, if it was ever seen."""
+        # No batch for these: the file thread tells us only ten times a second.
         if conversation in self.views:
             self.views[conversation].change(line)
 
@@ -3051,7 +4227,7 @@ class Window:
         for view in self.views.values():
             view.frame.pack_forget()
         if conversation not in self.views:
-            self.views[conversation] = Messages(self.main, self.look)
+            self.views[conversation] = Messages(self.main, self.look, self.chat)
             self.views[conversation].add(conversation.lines)
         self.views[conversation].frame.pack(fill="both", expand=True)
         self.composer.set(conversation.draft)
@@ -3069,6 +4245,19 @@ class Window:
             title = f"({unread}) {title}" if unread else title
         self.root.title(title)
 
+    def choose_files(self):
+        """Ctrl+O and “+”: ask for files and send them.
+
+        Until the dialog is closed this does not return. But Tk goes on inside of it, so
+        that what is said meanwhile is shown; and somebody may close the window.
+        """
+        talk = self.chat.current
+        with contextlib.suppress(tk.TclError):
+            paths = filedialog.askopenfilenames(parent=self.root, title="Send files")
+            for path in self.root.tk.splitlist(paths) if self.root else ():
+                self.chat.send_file(path, talk)
+            self.to_the_end()
+
     def page(self, pages):
         """PgUp and PgDn in the composer scroll the messages."""
         self.views[self.chat.current].scroll(pages)
@@ -3081,13 +4270,15 @@ class Window:
             self.views[self.chat.current].to_the_end()
 
     def want_to_quit(self, *_):
+        """The handler of signals. It may be called in the middle of anything, so it
+        does nothing that could meet what stands half done."""
         self.quit_wanted = True         # a signal came; the next drain() sees it
 
     def quit(self):
         """Close; but not at the first time, if lines would be lost that wait for us to
         be back. No box that asks: who is in a hurry just closes it once more."""
         kept = [line for _, line in self.chat.unconfirmed.values()
-                if line.state == "kept"]
+                if line.state == "kept" or line.file]
         if kept and not self.warned:
             self.warned = True
             text = (f"{len(kept)} of your lines are not sent yet. Close the window "
@@ -3113,8 +4304,152 @@ class Window:
 # endregion
 
 
-# region 16. Plain lines  (lesson 14)
-class PlainLines:
+# region 21. Plain lines: printed  (lesson 14)
+class Printed:
+    """What plain lines print: the half of this face that the chat talks to.
+
+    A terminal cannot go back to a line and change it, and a screen reader would not
+    notice. So each thing is printed once: a line of ours when its receipt is here, an
+    attempt to connect only the first time, a file every two seconds.
+    """
+
+    def print(self, text, when=None):
+        """Print with date and time, the oldest form of a log that there is.
+
+        Further lines of a message are indented: nobody can send text that looks like a
+        line of somebody else. (What could drive the terminal, clean() took out.)
+        """
+        # The server's time for what it sent, so that two people who compare their
+        # screens see the same; our own for our own words.
+        stamp = f"{when or datetime.now():%Y-%m-%d %H:%M:%S}"
+        try:
+            # flush: into a pipe Python collects 8 KiB before anything is seen.
+            print(f"{stamp}  " + text.replace("\n", "\n    "), flush=True)
+        except OSError:
+            # Whoever read our output has gone (`… --plain | head`). What still comes
+            # goes nowhere; else Python would fail once more at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.over = 1
+
+    def line_added(self, conversation, line):
+        """Print a line, with an arrow when it is private."""
+        if line.kind in ("system", "error"):
+            # Here there is one stream of lines, and nothing must be printed twice: why
+            # we went offline comes by status_changed() as well, and what somebody did
+            # stands in the room already when it comes to a private conversation.
+            room = self.chat.everyone
+            again = (conversation is not room and room.lines
+                     and room.lines[-1].text == line.text)
+            if not again and line.text != self.chat.status["text"]:
+                self.print(f"* {line.text}", line.time)
+        elif line.state not in ("waiting", "kept"):
+            # Our own are printed when the receipt comes: then they stand where the
+            # others see them, and it is sure that they do.
+            to = ""
+            if conversation.name is not None:
+                mine = line.author == self.chat.me
+                to = f" → {conversation.name if mine else 'you'}"
+            who = "[Server]" if line.kind == "notice" else line.author  # see ChatLog
+            more = ""
+            if line.file and not line.ref:
+                more = f" — /save {line.file.number} saves it"
+            self.print(f"{who}{to}: {line.text}{more}", line.time)
+        elif line.file:
+            self.print(f"* {line.file.number}: Sending {line.text} …")
+
+    def line_changed(self, conversation, line):
+        """A receipt: our line stands where everybody has it, among the others'."""
+        if not line.state:
+            self.line_added(conversation, line)
+            self.give_up = max(self.give_up, time.monotonic() + 30)     # it goes on
+        elif line.state == "unknown":
+            self.print(f"* Not known whether it arrived: {line.text}")
+        elif line.state == "failed":
+            self.refused = True
+            if not line.file:           # file_changed() has said why
+                self.print(f"* Not sent: {line.text}")
+
+    def file_changed(self, conversation, line):
+        """Say how far a file has come, every two seconds, and how it has ended.
+
+        A bar that grows would need a terminal that can go back in its line. And each
+        change of it would be read out, to who cannot see it.
+        """
+        shared, transfer, now = line.file, line.file.transfer, time.monotonic()
+        self.give_up = max(self.give_up, now + 30)      # it goes on
+        if transfer.state == "failed":
+            self.refused = True
+            self.print(f"* {shared.number}: {shared.name}: {clean(transfer.trouble)}")
+        elif transfer.state == "done" and transfer.path == shared.path and shared.id:
+            if isinstance(transfer, Download):
+                self.print(f"* {shared.number}: {shared.name} is saved as "
+                           f"{transfer.path}")
+        elif now >= self.progress.setdefault(transfer, now + 2):
+            self.progress[transfer] = now + 2
+            self.print(f"* {shared.number}: {shared.name}: {transfer.progress()}")
+        if transfer.is_over():
+            self.progress.pop(transfer, None)
+
+    def status_changed(self):
+        """Say what happened to the connection; of many attempts only the first.
+
+        A line for each would push everything else out of the terminal overnight.
+        """
+        status = self.chat.status
+        # Whatever has happened, a question for the name is over by it. Else the next
+        # line, typed for everybody, would be taken for a name.
+        self.asking = False
+        if status["state"] == "online":
+            self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
+                       "/help lists the commands.")
+        elif status.get("password"):    # typed here it could be read on the screen
+            self.print(f"* {status['text']} Start again with --password.")
+            self.over = 1
+        elif status["state"] == "choose_name":
+            if self.is_person or not (self.held or self.input_over or self.chat.me):
+                self.ask_name(status["text"])
+            else:
+                # What a pipe has written already is something to say, and no name.
+                self.print(f"* {status['text']}")
+                self.over = 1
+        elif status["state"] == "offline":
+            # Not the end: whoever sits at a terminal may mend it, and try again.
+            again = "“connect” tries again, “exit” ends."
+            if self.chat.can_trust():
+                again = "“/trust” accepts it, “exit” ends."
+                if not self.is_person:      # a script has nothing to compare
+                    again, self.over = "--fingerprint accepts it.", 1
+            self.print(f"* {status['text']} {again}")
+        elif status["state"] == "waiting" and status["attempt"] == 1:
+            self.print(f"* {status['text']} Waiting for it; Ctrl+C ends.")
+
+    def people_changed(self):
+        """Nothing to do here: who came and went is printed as a line.
+
+        (A face must have all of these methods, also those that it makes no use of.)
+        """
+
+    def shown(self, conversation):
+        """Say where the next line goes: there is no title to look at.
+
+        Only while we are in. What is typed before that stays with who it was typed for.
+        """
+        if self.chat.status["state"] == "online":
+            who = (f"{conversation.name} alone; /everyone goes back"
+                   if conversation.name else "everyone")
+            self.print(f"* What you type now goes to {who}.")
+
+    def quit(self):
+        """/quit: run() ends at its next look.
+
+        (sys.exit() here would end us in the middle of a command, and say no bye.)
+        """
+        self.over = 0
+# endregion
+
+
+# region 22. Plain lines: typed  (lesson 14)
+class PlainLines(Printed):
     """The chat without a window: what you type is sent, what comes is printed.
 
     For a terminal, a pipe (`echo hi | … --plain --name Bot`), or a screen reader: it
@@ -3134,16 +4469,21 @@ class PlainLines:
         # From the keyboard's thread. Unbounded: nobody types faster than we read, and
         # what a pipe brings has to be kept somewhere.
         self.typed = queue.SimpleQueue()
-        self.held = collections.deque()     # typed before we were in
-        self.asking = False                 # the next line typed is a name…
-        self.default = ""                   # …and this one, if the line is empty
+        # What was typed before we were in, and will be said then.
+        self.held = collections.deque()
+        # Whether the next line typed is a name; and which one, if that line is empty.
+        self.asking, self.default = False, ""
         # A person sees what has happened and reacts; a pipe has written all its lines
         # before anything has. In two places that makes a difference.
         self.is_person = sys.stdin is not None and sys.stdin.isatty()
-        self.input_over = False             # Ctrl+D, or the end of the pipe…
-        self.give_up = math.inf             # …and how long to wait for a receipt then
-        self.refused = False                # whether a line of ours was
-        self.over = None                    # the exit status, at the end
+        # Ctrl+D, or the end of the pipe; and until when to wait for receipts then.
+        self.input_over, self.give_up = False, math.inf
+        # Whether a line or file of ours was: a script wants to know, by our status.
+        self.refused = False
+        # Transfer -> when to say again how far it is, see file_changed().
+        self.progress = {}
+        # The exit status. That it is not None any more ends run().
+        self.over = None
         if self.chat.login.trouble:
             self.print(f"* {self.chat.login.trouble}")
 
@@ -3181,7 +4521,11 @@ class PlainLines:
         self.chat.leave()
 
     def read(self):
-        """The keyboard's thread. It only hands over what was typed."""
+        """The keyboard's thread. It only hands over what was typed.
+
+        A daemon: at the end of the program it stands in readline(), and nothing in the
+        world but a key could bring it out of there.
+        """
         # readline() and not input(): that one makes Ctrl+C end with an abort here.
         if sys.stdin is not None:       # None: started without any input (`<&-`)
             for line in iter(sys.stdin.readline, ""):
@@ -3240,7 +4584,8 @@ class PlainLines:
         would be wrong: the last line may still lie in the outbox.
         """
         state = self.chat.status["state"]
-        waits = self.held or self.chat.unconfirmed or self.chat.list_wanted
+        waits = (self.held or self.chat.unconfirmed or self.chat.list_wanted
+                 or self.chat.moving)
         if state == "online" and not waits:
             self.over = 1 if self.refused else 0
         elif state in ("offline", "choose_name") or time.monotonic() > self.give_up \
@@ -3264,109 +4609,10 @@ class PlainLines:
         self.asking, self.default = True, default
         hint = f" (Enter: {default})" if default else ""
         self.print(f"* {why} Type your name{hint}.")
-
-    def print(self, text, when=None):
-        """Print with date and time, the oldest form of a log that there is.
-
-        Further lines of a message are indented: nobody can send text that looks like a
-        line of somebody else. (What could drive the terminal, clean() took out.)
-        """
-        # The server's time for what it sent, so that two people who compare their
-        # screens see the same; our own for our own words.
-        stamp = f"{when or datetime.now():%Y-%m-%d %H:%M:%S}"
-        try:
-            # flush: into a pipe Python collects 8 KiB before anything is seen.
-            print(f"{stamp}  " + text.replace("\n", "\n    "), flush=True)
-        except OSError:
-            # Whoever read our output has gone (`… --plain | head`). What still comes
-            # goes nowhere; else Python would fail once more at its own end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.over = 1
-
-    # --- what the chat tells its face
-
-    def line_added(self, conversation, line):
-        """Print a line, with an arrow when it is private."""
-        if line.kind in ("system", "error"):
-            # Here there is one stream of lines, and nothing must be printed twice: why
-            # we went offline comes by status_changed() as well, and what somebody did
-            # stands in the room already when it comes to a private conversation.
-            room = self.chat.everyone
-            again = (conversation is not room and room.lines
-                     and room.lines[-1].text == line.text)
-            if not again and line.text != self.chat.status["text"]:
-                self.print(f"* {line.text}", line.time)
-        elif line.state not in ("waiting", "kept"):
-            # Our own are printed when the receipt comes: then they stand where the
-            # others see them, and it is sure that they do.
-            to = ""
-            if conversation.name is not None:
-                mine = line.author == self.chat.me
-                to = f" → {conversation.name if mine else 'you'}"
-            who = line.author if line.kind == "chat" else "[Server]"    # see ChatLog
-            self.print(f"{who}{to}: {line.text}", line.time)
-
-    def line_changed(self, conversation, line):
-        """A receipt: our line stands where everybody has it, among the others'."""
-        if not line.state:
-            self.line_added(conversation, line)
-            self.give_up = max(self.give_up, time.monotonic() + 30)     # it goes on
-        elif line.state == "unknown":
-            self.print(f"* Not known whether it arrived: {line.text}")
-        elif line.state == "failed":
-            self.refused = True
-            self.print(f"* Not sent: {line.text}")
-
-    def status_changed(self):
-        """Say what happened to the connection; of many attempts only the first.
-
-        A line for each would push everything else out of the terminal overnight.
-        """
-        status = self.chat.status
-        # Whatever has happened, a question for the name is over by it. Else the next
-        # line, typed for everybody, would be taken for a name.
-        self.asking = False
-        if status["state"] == "online":
-            self.print(f"* You are in as {self.chat.me}; {self.chat.count} here. "
-                       "/help lists the commands.")
-        elif status.get("password"):    # typed here it could be read on the screen
-            self.print(f"* {status['text']} Start again with --password.")
-            self.over = 1
-        elif status["state"] == "choose_name":
-            if self.is_person or not (self.held or self.input_over or self.chat.me):
-                self.ask_name(status["text"])
-            else:
-                # What a pipe has written already is something to say, and no name.
-                self.print(f"* {status['text']}")
-                self.over = 1
-        elif status["state"] == "offline":
-            # Not the end: whoever sits at a terminal may mend it, and try again.
-            again = "“connect” tries again, “exit” ends."
-            if self.chat.can_trust():
-                again = "“/trust” accepts it, “exit” ends."
-                if not self.is_person:      # a script has nothing to compare
-                    again, self.over = "--fingerprint accepts it.", 1
-            self.print(f"* {status['text']} {again}")
-        elif status["state"] == "waiting" and status["attempt"] == 1:
-            self.print(f"* {status['text']} Waiting for it; Ctrl+C ends.")
-
-    def people_changed(self):
-        """Nothing to do here: who came and went is printed as a line."""
-
-    def shown(self, conversation):
-        """Say where the next line goes: there is no title to look at."""
-        if self.chat.status["state"] == "online":
-            who = (f"{conversation.name} alone; /everyone goes back"
-                   if conversation.name else "everyone")
-            self.print(f"* What you type now goes to {who}.")
-
-    def quit(self):
-        """/quit: run() ends at its next look. (sys.exit() would not say bye.)"""
-        self.over = 0
 # endregion
 
 
-# region 17. Main  (lesson 00)
+# region 23. Main  (lesson 00)
 def open_root():
     """Return (Tk's window, ""), or (None, one sentence that says why there is none).
 

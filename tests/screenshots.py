@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from bad_network import BadNetwork
+from parcels import send_file
 from people import Person, ServerProcess
 from screen import ClientWindow, wait_until
 
@@ -368,10 +370,48 @@ def scene_kicked(studio):
             studio.take(window, "login_kicked")
 
 
+def scene_files(studio):
+    """Cards: a picture, files of others and of ours, on the way, refused, cancelled."""
+    with contextlib.ExitStack() as stack:
+        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(ServerProcess("--max-file", "1"))
+        tigrou, felix = stack.enter_context(friends(server, "Tigrou", "Félix"))
+        slow = stack.enter_context(BadNetwork(
+            (server.host, server.port), split=True, seed=1))
+        window = stack.enter_context(studio.client(
+            "--name", "Minou", "--port", slow.port, HOME=str(home)))
+        window.wait_for_title("ChattyCat — Minou")
+        say(tigrou, "Here is our cat, and what she has written:")
+        picture = README_PICTURE.read_bytes()
+        for person, name, data in (
+                (tigrou, "two windows.png", picture),
+                (tigrou, "her first essay.txt", b"miaow\n" * 2000),
+                (felix, "a" * 200 + ".zip", os.urandom(300_000)),
+                (felix, "broken.png", picture[:5000])):
+            send_file(person, data, name, skip=("joined", "chat", "file"))
+        studio.take(window, "files")
+        window.type("/save 2\n")
+        small, large = home / "notes.txt", home / "holiday film.mp4"
+        small.write_bytes(b"sockets\n" * 100)
+        large.write_bytes(os.urandom(2**20))
+        window.type(f"/file {small}\n")
+        settle(window.number)
+        small.write_bytes(b"y" * (2**20 + 1))
+        window.type(f"/file {small}\n")
+        studio.take(window, "files_saved_and_sent")
+        window.key("ctrl+a", "ctrl+k")  # what was refused stands in the box yet
+        window.type(f"/file {large}\n")
+        studio.take(window, "files_on_the_way")
+        window.type("/cancel 6\n")
+        studio.take(window, "files_cancelled")
+        window.resize(*(round(side * studio.scale) for side in (560, 400)))
+        studio.take(window, "files_narrow")
+
+
 SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken, scene_tls,
           scene_password,
           scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
-          scene_coming_back, scene_no_memory, scene_menu, scene_kicked)
+          scene_coming_back, scene_no_memory, scene_files, scene_menu, scene_kicked)
 
 
 def readme_picture():

@@ -400,8 +400,8 @@ def test_a_line_of_a_megabyte(client, odd):
 def test_types_that_nobody_knows_are_ignored(client, odd):
     minou = client(odd, wait=None)
     side = odd.let_in()
-    for kind in ("", "dance", "file", "upload_ready", "chunk", "hello", "status",
-                 "__class__", "\ud83d", "x" * 60_000):
+    for kind in ("", "dance", "upload_ready", "chunk", "hello", "status", "__class__",
+                 "upload", "\ud83d", "x" * 60_000):
         side.send({"type": kind, "text": "x"})
     side.send(chat(1, "Hello"))
     minou.until_line("Hello")
@@ -417,6 +417,8 @@ RIGHT = {
     "left": {"type": "left", "name": "Garfield", "reason": "lost", "time": TIME},
     "people": {"type": "people", "people": WELCOME["people"], "count": 1},
     "notice": {"type": "notice", "text": "x", "time": TIME},
+    "file": {"type": "file", "id": 1, "file": "x-y", "name": "x.txt", "size": 3,
+             "sha256": "0" * 64, "from": "Tigrou", "color": 1, "time": TIME},
     "error": {"type": "error", "code": "bad_text", "text": "x", "ref": "r"},
     "goodbye": {"type": "goodbye", "reason": "shutdown", "text": "x"},
 }
@@ -425,6 +427,7 @@ REQUIRED = {
                 "last_id"],
     "chat": ["id", "from", "color", "text", "time"], "joined": ["name", "color"],
     "left": ["name", "reason"], "people": ["people", "count"],
+    "file": ["id", "file", "name", "size", "sha256", "from", "color", "time"],
     "notice": ["text", "time"], "error": ["code", "text"], "goodbye": []}
 WRONG = [
     None, True, False, 0, -1, 10 ** 400, 0.5, 1e300, "", "x", " ", "\0", "\x1b[2J",

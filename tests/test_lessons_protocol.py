@@ -12,10 +12,11 @@ started a moment ago. In it, from top to bottom:
     <!-- endless: Luna -->      sends as many bytes as a line may have, and no newline
     <!-- option: --rate 9 -->   an option of this heading's server
     <!-- password: tuna -->     what this heading's server was told to want
+    ```console                  typed into a terminal: test_pages.py plays these
 
 A server's line is held to the letter, spaces included: it is shown as it really comes.
-What must differ (a time, a session, the history's label) is held by its form, and by
-this: what came twice stands there twice the same.
+What must differ (a time, a session, a file's or the history's label) is held by its
+form, and by this: what came twice stands there twice the same.
 """
 import ast
 import contextlib
@@ -38,9 +39,10 @@ LESSONS = pathlib.Path(__file__).resolve().parent.parent / "lessons"
 PAGE = (LESSONS / "PROTOCOL.md").read_text(encoding="utf-8")
 STEP = re.compile(r"^```json (client|server) (\S+)\n((?:[^`].*\n)*)```$"
                   r"|^<!-- (\w+): (.*) -->$", re.MULTILINE)
-VOLATILE = re.compile(r'"(time|session|history)":"([^"]*)"')
+VOLATILE = re.compile(r'"(time|session|history|file)":"([^"]*)"')
 FORMS = {"time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
-         "session": r"[0-9]{1,17}\.[\w-]{43}", "history": r"[0-9a-f]{16}"}
+         "session": r"[0-9]{1,17}\.[\w-]{43}", "history": r"[0-9a-f]{16}",
+         "file": r"[0-9a-f]{16}-[0-9a-f]{16}"}
 
 
 class Different(AssertionError):
@@ -76,7 +78,7 @@ class Comparison:
 
     def __init__(self):
         self.shown = {}         # what really came -> how the page shows it
-        self.sessions = {}      # a session of the page -> the real one
+        self.labels = {}        # a session or file of the page -> the real one
         self.record = []        # (the page's line, the real line)
 
     def compare(self, example, real):
@@ -89,15 +91,15 @@ class Comparison:
             check_form(kind, came)
             if kind != "time":
                 pairs.append((came, shown))
-            if kind == "session":
-                self.sessions[shown] = came
+            if kind in ("session", "file"):
+                self.labels[shown] = came
         for came, shown in pairs:
             if self.shown.setdefault(came, shown) != shown:
                 raise Different(f"the same, shown as {self.shown[came]} and {shown}")
 
     def said(self, line):
-        """The client's line with the sessions that this server really gave."""
-        for shown, real in self.sessions.items():
+        """The client's line with what this server really gave: sessions, files."""
+        for shown, real in self.labels.items():
             line = line.replace(shown, real)
         return line
 
@@ -294,8 +296,9 @@ def test_every_type_that_can_be_sent_is_in_the_page_and_shown():
 
 
 def test_every_type_that_can_come_is_in_the_page_and_shown():
-    assert len(values_of("type")) == 8
-    assert set(rows(SERVER_SENDS)) == values_of("type") == set(examples("server"))
+    types = values_of("type") | arguments_of("post_from")
+    assert len(types) == 11
+    assert set(rows(SERVER_SENDS)) == types == set(examples("server"))
 
 
 def test_every_error_code_is_in_the_page_and_shown():
@@ -304,7 +307,7 @@ def test_every_error_code_is_in_the_page_and_shown():
     codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}
     shown = {json.loads(line).get("code") for heading in CONVERSATIONS
              for what, _, line in steps(sections()[heading]) if what == "server"}
-    assert len(codes) == 12
+    assert len(codes) == 16
     assert set(rows(WRONG)) == codes == shown - {None}
 
 
@@ -348,7 +351,15 @@ def test_the_numbers_are_the_servers():
             f"for {script.SESSION_SECONDS // 3600} hours",
             f"the {script.COUNTED_ERRORS}th", f"newest {options.recent} public",
             f"send {options.rate} messages", f"and {script.BURST} at once",
-            f"at most {script.WAITING_BYTES // 2**20} MiB"):
+            f"at most {script.WAITING_BYTES // 2**20} MiB",
+            f"A chunk has at most {script.CHUNK:,} bytes",
+            f"one of {options.max_file * 2**20 + 1} bytes",
+            f"have {script.HALF_FILES} uploads that",
+            f"for {script.HALF_SECONDS // 60} minutes, while",
+            f"brings at most {script.WISH} chunks",
+            # Far enough that the way there and back costs no pause.
+            f"every {script.READY} chunks", f"to {2 * script.READY} chunks past",
+            f"behind more than {2 * script.READY}."):
         assert PAGE.count(phrase) == 1, phrase
 
 
@@ -358,31 +369,37 @@ def check_writing(section):
     """Raise Different where a change would be seen by nobody else."""
     for what, _, line in steps(section):
         if what in ("client", "server"):
-            try:
-                message = json.loads(line)
-            except ValueError as problem:
-                raise Different(f"not JSON ({problem}): {line}") from None
-            # In one way of writing it, so that a space too much is found as well.
-            writings = {"client": json.dumps(message, ensure_ascii=False),
-                        "server": script.encode(message).decode().rstrip()}
-            if line != writings[what]:
-                raise Different(f"written another way: {line}")
-            if what == "client":
-                check_words(message, section)
+            check_line(what, line, section)
+
+
+def check_line(side, line, section):
+    try:
+        message = json.loads(line)
+    except ValueError as problem:
+        raise Different(f"not JSON ({problem}): {line}") from None
+    # In one way of writing it, so that a space too much is found as well.
+    writings = {"client": json.dumps(message, ensure_ascii=False),
+                "server": script.encode(message).decode().rstrip()}
+    if line != writings[side]:
+        raise Different(f"written another way: {line}")
+    if side == "client":
+        check_words(message, section)
 
 
 def check_words(message, section):
     """Raise Different if a word of a client's line stands nowhere else.
 
     A wrong name and another wrong name are answered alike, and so are two wrong types.
-    So the text around them has to name them.
+    So the text around them has to name them. (That of an error does not count: there
+    stands “10 MiB”, which would do for a size that should be 13.)
     """
+    section = re.sub(r'("type":"error",.*"text":)"(?:\\.|[^"\\])*"', r"\1", section)
     known = " ".join(rows(YOU_SEND).values())
     for name, value in message.items():
         if name == "type":
             good = value in rows(YOU_SEND) or f"“{value}”" in section
         else:
-            word = rf"(?<!\w){re.escape(str(value))}(?!\w)"
+            word = rf"(?<![\w-]){re.escape(str(value))}(?![\w-]|\.\w)"
             good = f"`{name}`" in known and len(re.findall(word, section)) >= 2
         if not good:
             raise Different(f"nobody speaks of {name} {value}: {message}")
@@ -395,7 +412,7 @@ def test_the_page_is_written_so_that_changes_are_seen(heading):
 
 def test_no_block_is_left_out():
     """As one with a word too many or too few in its first line would be."""
-    assert len(re.findall(r"^```.", PAGE, re.MULTILINE)) == sum(
+    assert len(re.findall(r"^```(?!console$).", PAGE, re.MULTILINE)) == sum(
         bool(found[0]) for found in STEP.findall(PAGE))
     assert set(re.findall(r"^<!-- (\w+)", PAGE, re.MULTILINE)) == {
         "here", "operator", "breaks", "endless", "option", "password"}
@@ -440,7 +457,10 @@ def test_one_changed_character_of_a_client_is_seen(heading):
     for line in [line for what, _, line in steps(section) if what == "client"]:
         for place in range(len(line)):
             worse = changed(line, place, chance)
+            page = section.replace(line, worse, 1)
             with pytest.raises((AssertionError, OSError)):
-                check_writing(section.replace(line, worse, 1))
-                play_in_a_thread(steps(section.replace(line, worse, 1)))
+                # This line alone first: mostly that is enough, and takes no time.
+                check_line("client", worse, page)
+                check_writing(page)
+                play_in_a_thread(steps(page))
                 print("not seen:", worse)

@@ -30,7 +30,7 @@ class Somebody:
 
     def __init__(self):
         self.bytes = b""
-        self.repeats = []
+        self.wishes = []
 
     def send(self, data):
         assert data                 # an empty send() costs as much as another one

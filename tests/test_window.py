@@ -460,7 +460,7 @@ def test_our_lines_move_to_where_the_others_have_them(minou, server, join):
             if message["type"] == "chat"]
     assert [line.text for line in minou.chat.everyone.lines
             if line.kind == "chat"] == said
-    fresh = client.Messages(minou.window.main, minou.window.look)
+    fresh = client.Messages(minou.window.main, minou.window.look, minou.chat)
     fresh.add(minou.chat.everyone.lines)
     assert drawn(minou.view()) == drawn(fresh.text)
 
