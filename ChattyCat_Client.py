@@ -24,10 +24,10 @@ Three layers, and each knows only the one below it:
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
-If you read only one thing, read region 4. If two, then Window.drain() in region 20 as
+If you read only one thing, read region 4. If two, then Window.drain() in region 21 as
 well: there the network meets the window.
 
-The regions, in reading order (what a region uses stands above it; 19 is kept for the
+The regions, in reading order (what a region uses stands above it; 20 is kept for the
 wire view, which is not here yet):
    1  Settings and the last login — the command line, and small files
    2  The wire — bytes to messages and back; names, text, times, TLS
@@ -44,13 +44,14 @@ wire view, which is not here yet):
   13  The window: look — colours, fonts, sizes
   14  The window: login — the card in the middle
   15  The window: people — the list on the left
-  16  The window: files — a card for each, and pictures
-  17  The window: messages — one Text for each conversation
-  18  The window: composer and menus — what stands above and below the messages
-  20  The window: all together — where the network meets the screen
-  21  Plain lines: printed — the same chat without a window
-  22  Plain lines: typed — what a keyboard or a pipe brings
-  23  Main — which face to show
+  16  The window: pictures — which are shown, and how large
+  17  The window: files — a card for each
+  18  The window: messages — one Text for each conversation
+  19  The window: composer and menus — what stands above and below the messages
+  21  The window: all together — where the network meets the screen
+  22  Plain lines: printed — the same chat without a window
+  23  Plain lines: typed — what a keyboard or a pipe brings
+  24  Main — which face to show
 
 To add a command, write one method command_<word> in region 12; its docstring is its
 line in /help. To understand a new kind of message, one method on_<type> in region 9.
@@ -1110,7 +1111,7 @@ def safe_name(name: str) -> str:
         stem, ending = name, ""
     # Cut by bytes, as file systems count. "ignore" drops a letter that was cut in two.
     room = NAME_BYTES - len(ending.encode())
-    name = stem.encode()[:room].decode(errors="ignore") + ending
+    name = stem.encode()[:room].decode(errors="ignore").rstrip(". ") + ending
     if name.partition(".")[0].strip().upper() in DEVICES:
         name = "_" + name
     return name or "file"
@@ -1197,6 +1198,29 @@ def clear_away(*paths):
     for path in paths:
         with contextlib.suppress(OSError):
             (os.rmdir if os.path.isdir(path) else os.remove)(path)
+
+
+@dataclasses.dataclass(eq=False)
+class SharedFile:
+    """A file that a line is about.
+
+    number      by which one speaks of it here: /save 3
+    id          by which the server knows it; "" before it has arrived there
+    path        where it lies on this computer: what we sent, or have saved
+    picture     where it lies only to be shown
+    transfer    the newest Transfer, if it was ever moved
+    """
+    name: str
+    size: int
+    sha256: str = ""
+    id: str = ""
+    path: str = ""
+    picture: str = ""
+    transfer: object = None
+    number: int = 0
+
+    def __str__(self):
+        return f"{self.name} ({size_in_words(self.size)})"
 # endregion
 
 
@@ -1249,6 +1273,11 @@ class Transfer:
     def is_over(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ("done", "failed")
+
+    def is_about(self, message) -> bool:
+        """Whether a message is about this file: by the server's id, or our label."""
+        return (message.get("file") == self.file != ""
+                or message.get("ref") == self.ref != "")
 
     def change(self, state):
         """Tell the main thread: each new state, and ten times a second the rest."""
@@ -1320,6 +1349,12 @@ class Upload(Transfer):
             offer = {"type": "upload", "ref": self.ref, "name": self.name,
                      "size": self.size, "sha256": self.sha256}
             self.files.send({**offer, "to": self.to} if self.to else offer)
+
+    def is_about(self, message) -> bool:
+        """Not before it was offered: that is about one of the same label that was
+        cancelled, and has its own id."""
+        return super().is_about(message) and (
+            self.ready or message["type"] != "upload_ready")
 
     def on_upload_ready(self, message):
         """The server has all up to a byte, and may be sent 16 pieces from there on."""
@@ -1393,13 +1428,14 @@ class Download(Transfer):
             self.asked = min(self.size, self.asked + WISH)
 
     def on_chunk(self, message):
-        """A piece has come. What was not asked for is none of ours."""
+        """A piece has come. One that is not due is of a download that was stopped."""
+        if field(message, "offset", int) != self.done:
+            return
         try:
             data = binascii.a2b_base64(field(message, "data"))
         except ValueError:
             data = b""
-        if (field(message, "offset", int) != self.done
-                or not 0 < len(data) <= min(CHUNK, self.asked - self.done)):
+        if not 0 < len(data) <= min(CHUNK, self.asked - self.done):
             raise WireError("bad_file", "The server sent a piece that is none.")
         self.write(data)
         self.change("running")
@@ -1421,31 +1457,6 @@ class Download(Transfer):
         self.disk.close()               # the last bytes go to the disk, or raise here
         self.path, self.part = give_name(self.part, self.path), ""
         self.over("done")
-
-
-
-
-@dataclasses.dataclass(eq=False)
-class SharedFile:
-    """A file that a line is about.
-
-    number      by which one speaks of it here: /save 3
-    id          by which the server knows it; "" before it has arrived there
-    path        where it lies on this computer: what we sent, or have saved
-    picture     where it lies only to be shown
-    transfer    the newest one, if it was ever moved
-    """
-    name: str
-    size: int
-    sha256: str = ""
-    id: str = ""
-    path: str = ""
-    picture: str = ""
-    transfer: Transfer = None
-    number: int = 0
-
-    def __str__(self):
-        return f"{self.name} ({size_in_words(self.size)})"
 # endregion
 
 
@@ -1474,6 +1485,8 @@ class Files:
         self.places = threading.Semaphore(NOT_TAKEN_YET)
         self.connection = None          # the one that was welcomed last
         self.up, self.down = collections.deque(), collections.deque()
+        # The ids of uploads that were stopped: answers about them are on the way yet.
+        self.cancelled = collections.deque(maxlen=100)
         threading.Thread(target=self.run, daemon=True, name="files").start()
 
     # These two can be called by any thread.
@@ -1528,13 +1541,13 @@ class Files:
         self.places.release()           # the receive thread may bring the next one
         for transfer in [*list(self.up)[:1], *list(self.down)[:1]]:
             method = getattr(transfer, "on_" + message["type"], None)
-            about = [(message.get(key), getattr(transfer, key)) for key in
-                     ("ref", "file")]
-            if method and any(one == other != "" for one, other in about):
+            if (method and transfer.is_about(message)
+                    and message.get("file") not in self.cancelled):
                 self.attempt(transfer, method, message)
                 return
-        if message["type"] == "upload_ready":
-            # It was cancelled before the server had given it an id.
+        if (message["type"] == "upload_ready"
+                and message.get("file") not in self.cancelled):
+            # It was cancelled before it had an id.
             self.send({"type": "cancel", "file": message.get("file")})
 
     def send(self, message):
@@ -1594,6 +1607,8 @@ class Files:
         if not transfer.is_over():
             if transfer.file:
                 self.send({"type": "cancel", "file": transfer.file})
+                if isinstance(transfer, Upload):
+                    self.cancelled.append(transfer.file)
             transfer.fail("Cancelled.")
 
     def cancel_all(self, done):
@@ -2212,8 +2227,8 @@ class Exchange(Conversations):
             self.change(conversation, line, "waiting")
 
     def move(self, conversation, line, transfer):
-        """Hand a transfer over to the file thread. From here on only that changes it,
-        and we look at it when it tells us to."""
+        """Hand a transfer over to the file thread; from here on only that changes it.
+        """
         line.file.transfer = transfer
         self.moving[transfer] = conversation, line
         self.files.order(self.files.start, transfer)
@@ -2253,9 +2268,17 @@ class Exchange(Conversations):
             transfer = Download(self.files, path, shared.name, shared.size)
             transfer.file, transfer.sha256 = shared.id, shared.sha256
             transfer.source = shared.picture
-            where = next((talk for talk in self.conversations.values()
-                          if line in talk.lines), self.everyone)
-            self.move(where, line, transfer)
+            self.move(self.where(line), line, transfer)
+
+    def where(self, line):
+        """Return the conversation in which a line stands."""
+        return next((talk for talk in self.conversations.values()
+                     if line in talk.lines), self.everyone)
+
+    def try_again(self, line):
+        """Send a file again that has failed."""
+        if self.status["state"] == "online" and line.state in ("failed", "unknown"):
+            self.transmit(self.where(line), line)
 
     def cancel(self, line):
         """Stop a file that is on its way, up or down."""
@@ -3396,7 +3419,7 @@ def shorten(text, font, room):
 # endregion
 
 
-# region 16. The window: files  (lesson 18)
+# region 16. The window: pictures  (lesson 18)
 # Pictures are taken apart by the main thread, since Tk lets no other one near. In that
 # time nothing else is drawn: 0.7 s for one of 4000×3000. So those are not shown, and
 # neither are files that are large for another reason.
@@ -3443,14 +3466,15 @@ def gif_size(start):
     return max(width for width, _ in sides), max(height for _, height in sides)
 
 
-def load_picture(look, path):
-    """Return a PhotoImage, small enough for a card; None if it is none to be shown.
+def load_picture(look, path, side):
+    """Return a PhotoImage of at most `side` pixels each way; None if it is none to be
+    shown.
 
     Raises TclError for what begins as a picture and is none.
     """
     if os.path.getsize(path) > PICTURE_BYTES:
         return None
-    side, size = look.px(PICTURE_SIDE), picture_size(path)
+    size = picture_size(path)
     if size is None:
         return load_by_pillow(look, path, side)
     if not 0 < size[0] * size[1] <= PICTURE_PIXELS:
@@ -3487,6 +3511,10 @@ def load_by_pillow(look, path, side):
         return None
 
 
+# endregion
+
+
+# region 17. The window: files  (lesson 18)
 def open_folder(path):
     """Show a saved file in its folder. The file itself is never opened by us: it comes
     from somebody else, and may be a program."""
@@ -3512,19 +3540,21 @@ class Card:
     remembers nothing, but the picture.
     """
 
-    def __init__(self, parent, look, chat, line):
-        self.look, self.chat, self.line = look, chat, line
-        px, self.tried, self.image = look.px, "", None      # see draw_picture()
+    def __init__(self, view, look, chat, line):
+        """`view`: the Messages in which it stands."""
+        self.view, self.look, self.chat, self.line = view, look, chat, line
+        parent = view.text
+        px, self.parent = look.px, parent
+        self.tried, self.image = "", None       # see draw_picture()
         self.frame = tk.Frame(parent, bg=look["surface"], padx=px(12), pady=px(8),
                               highlightthickness=1, highlightbackground=look["border"])
         self.picture = tk.Label(self.frame, bg=look["surface"], bd=0)
         self.name = look.label(self.frame, "name")
         self.name.grid(row=1, sticky="w")
-        self.about = look.label(self.frame, "small", justify="left",
-                                wraplength=px(PICTURE_SIDE))
+        self.about = look.label(self.frame, "small", justify="left")
         self.about.grid(row=2, sticky="w")
         # A ttk widget has its look from a style; style_bar() has made this one.
-        self.bar = ttk.Progressbar(self.frame, length=px(PICTURE_SIDE), maximum=1000)
+        self.bar = ttk.Progressbar(self.frame, maximum=1000)
         self.buttons = tk.Frame(self.frame, bg=look["surface"])
         # Each button with the question whether it makes sense now.
         self.doors = [(self.button(text, press), wanted) for text, press, wanted in (
@@ -3533,6 +3563,7 @@ class Card:
             ("Save", self.save, self.can_save),
             ("Save as…", self.save_as, self.can_save),
             ("Open folder", self.show_folder, self.is_saved))]
+        self.listen()
         self.draw()
         if self.wants_picture():
             # Not now: Tk calls us in the middle of drawing (see Messages.add_card).
@@ -3544,6 +3575,33 @@ class Card:
                             command=command)
         button.bind("<Return>", lambda event: button.invoke())
         return button
+
+    def listen(self):
+        """Bind what happens to it to what it means for the conversation."""
+        self.frame.bind("<Destroy>", self.forget)
+        # It has become higher: a picture has come.
+        self.frame.bind("<Configure>", lambda event:
+                        self.frame.after_idle(self.view.follow))
+        # Over a card, too, the wheel scrolls the conversation.
+        for widget in (self.frame, *self.frame.winfo_children(),
+                       *self.buttons.winfo_children()):
+            for event in ("<MouseWheel>", "<Button-4>", "<Button-5>"):
+                widget.bind(event, self.wheel)
+
+    def forget(self, event):
+        """The Text has taken it away, with its line. Python's side of it goes, too."""
+        if event.widget is self.frame:
+            self.frame.destroy()
+            # Here, in the main thread: whichever throws an image away asks Tk.
+            self.image = None
+            if self.view.cards.get(self.line) is self:
+                del self.view.cards[self.line]
+
+    def wheel(self, event):
+        """The wheel was turned over it (X11: Button-4 is up, and 5 down)."""
+        up = event.num == 4 or event.delta > 0
+        self.view.text.yview_scroll(-3 if up else 3, "units")
+        self.view.look_where()
 
     # What makes sense now; each is asked by draw().
 
@@ -3572,10 +3630,16 @@ class Card:
                 and 0 < shared.size <= PICTURE_BYTES
                 and shared.name.lower().endswith((".png", ".gif")))
 
+    def room(self):
+        """Return how wide a card can be here, in pixels: in a narrow window less."""
+        px = self.look.px
+        return max(px(120), min(px(PICTURE_SIDE), self.parent.winfo_width() - px(90)))
+
     def draw(self):
         """Show how it is now."""
         shared, look, transfer = self.line.file, self.look, self.line.file.transfer
-        room = look.px(PICTURE_SIDE)
+        room = self.room()
+        self.bar.config(length=room)
         self.name.config(text=shorten(shared.name, look.fonts["name"], room))
         text = f"{size_in_words(shared.size)} · file {shared.number}"
         if self.is_moving():
@@ -3586,7 +3650,8 @@ class Card:
         elif self.is_saved():
             text = f"{text} · saved as {os.path.basename(shared.path)}"
         failed = transfer is not None and transfer.state == "failed"
-        self.about.config(text=text, fg=look["danger" if failed else "muted"])
+        self.about.config(text=text, fg=look["danger" if failed else "muted"],
+                          wraplength=room)
         show(self.bar, self.is_moving(), row=3, sticky="ew", pady=look.px(4))
         for column, (button, wanted) in enumerate(self.doors):
             show(button, wanted(), row=0, column=column)
@@ -3601,7 +3666,8 @@ class Card:
             return
         self.tried = path
         try:
-            self.image = load_picture(self.look, path)      # kept, or Tk shows nothing
+            # Kept in a field, or Tk shows nothing (see Look).
+            self.image = load_picture(self.look, path, self.room())
         except (OSError, tk.TclError):
             self.image = None
             self.about.config(text=self.about.cget("text")
@@ -3616,8 +3682,8 @@ class Card:
         self.chat.cancel(self.line)
 
     def again(self):
-        """As the command: all that has failed, in its order."""
-        self.chat.typed("/again")
+        """As /again does it, but for this one alone."""
+        self.chat.try_again(self.line)
 
     def save(self):
         """One click, no questions: where browsers put it."""
@@ -3647,7 +3713,7 @@ class Card:
 # endregion
 
 
-# region 17. The window: messages  (lesson 12)
+# region 18. The window: messages  (lesson 12)
 class Messages:
     """One conversation on the screen: a Text that can be read and copied from.
 
@@ -3687,7 +3753,7 @@ class Messages:
         # Whether to follow the newest line. Only the user's scrolling changes it: a
         # window that shrinks moves the end out of sight too, and nobody wanted that.
         self.stick = True
-        self.text.bind("<Configure>", lambda event: self.follow())
+        self.text.bind("<Configure>", lambda event: self.resized())
         for event in ("<MouseWheel>", "<Button-4>", "<Button-5>", "<Key>"):
             # Tk scrolls only after this; when it is idle again, it has. add=True: a
             # second binding beside Tk's own, not in its place.
@@ -3786,30 +3852,14 @@ class Messages:
 
     def make_card(self, line):
         """Make a card; return its widget, for Tk."""
-        card = self.cards[line] = Card(self.text, self.look, self.chat, line)
-        frame = card.frame
+        self.cards[line] = Card(self, self.look, self.chat, line)
+        return self.cards[line].frame
 
-        def forget(event):
-            # The Text has taken it away with its line. Python's side of it, too.
-            if event.widget is frame:
-                frame.destroy()
-                # Here, in the main thread: whichever throws an image away asks Tk.
-                card.image = None
-                if self.cards.get(line) is card:
-                    del self.cards[line]
-
-        frame.bind("<Destroy>", forget)
-        frame.bind("<Configure>", lambda event: self.text.after_idle(self.follow))
-        # The wheel scrolls, wherever the pointer is.
-        for widget in (frame, *frame.winfo_children(), *card.buttons.winfo_children()):
-            for event in ("<MouseWheel>", "<Button-4>", "<Button-5>"):
-                widget.bind(event, self.wheel)
-        return frame
-
-    def wheel(self, event):
-        """The wheel was turned over a card (X11: Button-4 is up, and 5 down)."""
-        self.text.yview_scroll(-3 if event.num == 4 or event.delta > 0 else 3, "units")
-        self.look_where()
+    def resized(self):
+        """The window has another size: the newest line stays in sight."""
+        self.follow()
+        for card in self.cards.values():
+            card.draw()
 
     def pieces(self, line):
         """Return what insert() wants for a line: text, tags, text, tags, …
@@ -3900,7 +3950,7 @@ class Messages:
 # endregion
 
 
-# region 18. The window: composer and menus  (lesson 10)
+# region 19. The window: composer and menus  (lesson 10)
 class Header:
     """The line above the messages: which conversation, two buttons; and the banner.
 
@@ -4075,7 +4125,7 @@ class Composer:
 # endregion
 
 
-# region 20. The window: all together  (lesson 10)
+# region 21. The window: all together  (lesson 10)
 class Window:
     """All the parts put together: the face of the chat for those who have a screen."""
 
@@ -4304,7 +4354,7 @@ class Window:
 # endregion
 
 
-# region 21. Plain lines: printed  (lesson 14)
+# region 22. Plain lines: printed  (lesson 14)
 class Printed:
     """What plain lines print: the half of this face that the chat talks to.
 
@@ -4448,7 +4498,7 @@ class Printed:
 # endregion
 
 
-# region 22. Plain lines: typed  (lesson 14)
+# region 23. Plain lines: typed  (lesson 14)
 class PlainLines(Printed):
     """The chat without a window: what you type is sent, what comes is printed.
 
@@ -4612,7 +4662,7 @@ class PlainLines(Printed):
 # endregion
 
 
-# region 23. Main  (lesson 00)
+# region 24. Main  (lesson 00)
 def open_root():
     """Return (Tk's window, ""), or (None, one sentence that says why there is none).
 

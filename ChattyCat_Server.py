@@ -931,7 +931,7 @@ def utc_now() -> str:
 def chat_line(message: dict) -> bytes:
     """Return encode(message) for a `chat` to everybody, put together by hand.
 
-    The one place where we make JSON ourselves. This line is made all day, and json
+    One of two places where we make JSON ourselves. This line is made all day, and json
     takes 2.5 µs for it, these few lines 0.6: with that, and with one time for a whole
     batch (see Room.pending), 10 people who all talk get 1.5 times as many deliveries a
     second (measured). A name needs no escapes: see clean_name().
@@ -1689,10 +1689,11 @@ class Pieces:
             self.done = True
             return encode({"type": "error", "code": "no_such_file", "text": "That file "
                            "is not kept any more.", "file": self.file})
-        # By encode(), as nearly all lines. Put together by hand it would take 49 µs and
-        # not 125 (measured); but 125 for 32 KiB is fast enough.
-        line = encode({"type": "chunk", "file": self.file, "offset": self.offset,
-                       "data": binascii.b2a_base64(data, newline=False).decode()})
+        # By hand, as only chat_line() besides: it takes 49 µs, and encode() 125. While ten
+        # download at once, half of what others say arrives within 0.7 ms, and not 2.3
+        # (measured). In our ids and in base64 nothing has to be escaped.
+        line = b'{"type":"chunk","file":"%s","offset":%d,"data":"%s"}\n' % (
+            self.file.encode(), self.offset, binascii.b2a_base64(data, newline=False))
         self.offset += len(data)
         self.left -= 1
         # Of an empty file one empty piece comes: who asks gets an answer.
@@ -3007,8 +3008,7 @@ class Readers(FileHandlers):
 
         As keep_pace() does it: nothing is lost, and nobody else notices.
         """
-        until = self.door.until(person)
-        if person.name is not None or time.monotonic() >= until:
+        if person.name is not None or time.monotonic() >= self.door.until(person):
             return
         if not person.waited:
             person.waited = True

@@ -43,8 +43,8 @@ from people import Person
 
 TALKERS = 4
 PATIENCE = 30               # seconds for an answer; then it is lost
-# Less of the processors for those at the files: ten of them here would keep the server
-# and each other from running, which on ten computers they could not.
+# Less of the processors for those who fetch, if they are several: here they would keep
+# the server from running, which on computers of their own they could not.
 NICE = 5
 WAYS = {"when all 8 have come": TURN, "when 4 of 8 have come": TURN // 2}
 Address = collections.namedtuple("Address", "host port tls")
@@ -275,12 +275,12 @@ class Ferry:
 
     def __enter__(self):
         address = Address(*self.server.address, self.server.tls)
-        tag = secrets.token_hex(4)
+        tag, nice = secrets.token_hex(4), NICE if self.options.downloads > 1 else 0
         try:
             for one in range(TALKERS):
                 self.all.append(Process(0, address, f"Talker{one}", tag))
             for one in range(self.options.downloads):
-                self.all.append(Process(NICE, address, f"Loader{one}", tag))
+                self.all.append(Process(nice, address, f"Loader{one}", tag))
         except BaseException:
             self.__exit__()
             raise
@@ -297,7 +297,7 @@ class Ferry:
     def cross(self, loaders, *order):
         """These people do something with files while the talkers talk."""
         pause = TALKERS / self.options.rate
-        begin, before = clock(), usage(self.server.pid)
+        before = usage(self.server.pid)
         others = [loader for loader in self.loaders if loader not in loaders]
         for loader in loaders:
             loader.order(*order)
@@ -307,9 +307,8 @@ class Ferry:
             talker.order("chat", place * pause / TALKERS, pause, self.options.seconds)
         talked = [other.answer() for other in self.talkers + others]
         loaded = [loader.answer() for loader in loaders]
-        after, seconds = usage(self.server.pid), (clock() - begin) / 1e9
-        return Crossing(talked, loaded, before and after and (
-            after[1] - before[1]) / seconds)
+        after = usage(self.server.pid)
+        return Crossing(talked, loaded, before and after and after[1] - before[1])
 
     def rest(self):
         """The talkers talk, and nobody does anything with files: how late is that?"""
@@ -330,17 +329,17 @@ class Crossing:
     """The figures of one round."""
 
     def __init__(self, talked, loaded, server_cpu):
-        """What the processes have answered; the processors' part that the server had,
-        if it is known."""
+        """What the processes have answered; how many seconds the server has worked
+        meanwhile, if it is known."""
         self.others = sum_of(each["delays"] for each in talked)
         self.loaders = sum_of(each["delays"] for each in loaded)
-        self.server_cpu = server_cpu
         if loaded:
             start = min(each["start"] for each in loaded)
             end = max(each["end"] for each in loaded)
             seconds = (end - start) / 1e9
             self.rate = sum(each["bytes"] for each in loaded) / seconds / 1e6
             self.our_cpu = sum(each["cpu"] for each in loaded) / seconds
+            self.server_cpu = server_cpu and server_cpu / seconds
 
 
 def sum_of(delays):

@@ -9,6 +9,7 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import signal
 
 import pytest
@@ -20,7 +21,7 @@ from screen import wait_until
 from test_connection import OddServer, odd
 from test_plain_lines import POSIX, STAMP, WAYS, piped, plain
 from test_reconnecting import logged
-from test_typed_while_cut_off import HASTY
+from test_typed_while_cut_off import HASTY, QUICK_CLOCK
 from test_window import until_now
 
 FIXTURES = (odd, plain)
@@ -358,6 +359,45 @@ def test_a_half_file_of_somebody_else_is_left_alone(server, join, enter, home):
     assert saved(minou, number).read_bytes() == b"Woof!"
     assert theirs.read_bytes() == b"theirs"
     theirs.unlink()             # so that only one of ours would be complained of
+
+
+def test_two_programs_save_at_once(start_server, join, enter, home):
+    """Into one folder, under one name."""
+    server = start_server("--rate", 0)
+    with slow(server) as network:
+        clients = [enter(network, name=name) for name in ("Minou", "Duchesse")]
+        send_file(join("Tigrou", server), some_bytes(MIB), "big.bin")
+        number = offered(clients[0], "big.bin")
+        offered(clients[1], "big.bin")
+        network.delay = 60
+        for client in clients:
+            client.type_line(f"/save {number}")
+        wait_until(lambda: len(list(home.rglob("*.part"))) == 2)
+        network.delay = 0
+        paths = {saved(client, number) for client in clients}
+    assert {path.name for path in paths} == {"big.bin", "big (1).bin"}
+    assert {path.read_bytes() for path in paths} == {some_bytes(MIB)}
+
+
+def test_meanwhile_there_is_a_file_of_that_name(half_saved):
+    minou, network, path, tigrou = half_saved()
+    path.write_bytes(b"another one")
+    network.delay = 0
+    assert saved(minou, offered(minou, "big.bin")) == path.with_name("big (1).bin")
+    assert path.with_name("big (1).bin").read_bytes() == some_bytes(2 * MIB)
+    assert path.read_bytes() == b"another one"
+
+
+@POSIX
+def test_the_folder_is_removed_meanwhile(half_saved):
+    minou, network, path, tigrou = half_saved()
+    shutil.rmtree(path.parent)
+    network.delay = 0
+    refusal(minou, "big.bin")
+    still_talks(minou, tigrou)
+    number = offered(minou, "big.bin")
+    minou.type_line(f"/save {number}")
+    assert saved(minou, number).read_bytes() == some_bytes(2 * MIB)
 
 
 @POSIX
@@ -838,6 +878,47 @@ def test_a_pipe_whose_file_the_server_refuses(odd, plain, home):
     assert bot.status() == 1
 
 
+def test_a_pipe_where_the_server_has_no_room_left(start_server, join, plain, home):
+    server = start_server("--all-files", 1)
+    minou = join("Minou", server)
+    send_file(minou, some_bytes(MIB), "first.bin")
+    options, env = at_home(server, home)
+    status, bot = piped(plain, server, f"/file {make(home, 'photo.png')}\n", *options,
+                        **env)
+    assert status == 1
+    refusal(bot, "photo.png")
+
+
+def test_who_is_muted_sends_no_files(start_server, join, enter, home):
+    server = start_server(console=True)
+    tigrou = join("Tigrou", server)
+    minou = enter(server)
+    server.type_line("/mute Minou")
+    server.wait_for_line("can only read")
+    minou.type_line(f"/file {make(home, 'photo.png')}")
+    refusal(minou, "muted")
+    minou.type_line("/quit")
+    minou.status()
+    tigrou.expect("left", skip=("joined", "notice"), name="Minou")
+
+
+def test_a_pipe_waits_as_long_as_a_file_moves(start_server, join, plain, home):
+    """To its clock, which is quick, it takes two minutes; 30 s without news would be
+    the end. And as long as it moves, nobody asks where the receipt is."""
+    server = start_server("--rate", 0)
+    minou = join("Minou", server)
+    options, env = at_home(server, home)
+    with slow(server) as network:
+        bot = plain(network, *options, python=QUICK_CLOCK, **env)
+        bot.wait_for("You are in")
+        network.delay = 50
+        bot.type_line(f"/file {make(home, 'big.bin', some_bytes(2 * MIB))}")
+        bot.close_input()
+        arrives(minou, "big.bin", some_bytes(2 * MIB))
+        assert bot.status() == 0
+    assert "No receipt" not in bot.text
+
+
 def test_a_pipe_that_saves_a_file(server, join, plain, home):
     minou = join("Minou")
     options, env = at_home(server, home)
@@ -865,7 +946,7 @@ def test_a_pipe_that_cannot_save_a_file(server, join, plain, home):
 
 # -------------------------------------------------------------------------- coming back
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_ten_mebibytes_over_a_connection_that_breaks(start_server, join, enter, home,
                                                      seed):
     """No connection carries more than 90 lines, so who starts over never gets there:
@@ -924,6 +1005,32 @@ def test_the_server_is_killed_while_a_file_is_saved(start_server, half_saved, jo
         refusal(minou, "big.bin")
         wait_until(lambda: list(path.parent.iterdir()) == [])
     still_talks(minou, join("Felix", server))
+
+
+@WAYS
+def test_what_is_typed_while_cut_off(start_server, enter, join, home, tmp_path,
+                                     terminal):
+    """It goes when the connection is back, in its order, to whom it was typed for."""
+    options = "--rate", 0, "--history", tmp_path / "history", "--files", tmp_path / "f"
+    server = start_server(*options)
+    tigrou = join("Tigrou", server)
+    minou = enter(server, terminal=terminal, python=HASTY)
+    send_file(tigrou, b"Woof!", "photo.png")
+    number = offered(minou, "photo.png")
+    server.kill()
+    minou.wait_for("was lost")
+    for line in (f"/file {make(home, 'one.txt')}", f"/save {number}", "a line",
+                 f"/file {make(home, 'two.txt')}", "/msg Tigrou",
+                 f"/file {make(home, 'private.txt')}"):
+        minou.type_line(line)
+    server = start_server(*options, "--port", server.port)
+    felix = join("Felix", server)
+    assert saved(minou, number).read_bytes() == b"Woof!"
+    arrives(felix, "one.txt", b"Meow!")
+    arrives(felix, "two.txt", b"Meow!")
+    minou.wait_for("Minou: a line")
+    minou.wait_for("Minou → Tigrou: private.txt")
+    assert "private.txt" not in [came.get("name") for came in until_now(felix)]
 
 
 def test_logging_out_in_the_middle(half_saved):
