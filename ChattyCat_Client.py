@@ -17,10 +17,11 @@ How a message gets from your keyboard to the others, and back:
 Only the main thread touches the window. The two daemon threads touch the socket and
 the queues, and nothing else. That is the one rule that keeps a window alive while the
 network is slow: whoever breaks it gets a program that freezes now and then, and nobody
-knows why (lesson 11 breaks it on purpose).
+knows why (lesson 11 breaks it on purpose). Files have a third thread, which touches the
+disk: it can be slow as well.
 
 Three layers, and each knows only the one below it:
-    Connection            a socket, two threads; knows no chat and no screen
+    Connection, Files     a socket, a disk, three threads; know no chat and no screen
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
@@ -71,6 +72,7 @@ import os
 import queue
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -1118,7 +1120,10 @@ def safe_name(name: str) -> str:
 
 
 def size_in_words(size) -> str:
-    """Return "1.2 MiB" and the like: 1 KiB is 1,024 bytes, 1 MiB 1,024 KiB."""
+    """Return "1.2 MiB" and the like: 1 KiB is 1,024 bytes, 1 MiB 1,024 KiB.
+
+    (A MB has 1,000,000 bytes. The two differ by 5 %, and so have names of their own.)
+    """
     if size < 1024:
         return f"{size} bytes" if size != 1 else "1 byte"
     for unit in ("KiB", "MiB", "GiB"):
@@ -1143,6 +1148,22 @@ def downloads_folder() -> str:
         if found:
             return os.path.join(found[1].replace("$HOME", home), found[2])
     return os.path.join(home, "Downloads")
+
+
+def path_as_typed(path):
+    """Return the path that is meant. What is dragged into a terminal comes as a shell
+    wants it: in quotes, or with a backslash in front of each space. And people who
+    know shells type it so.
+    """
+    if os.path.exists(os.path.expanduser(path)):
+        return path
+    if os.name == "nt":
+        return path.strip('"')
+    with contextlib.suppress(ValueError):       # an apostrophe alone: “Tom's cat”
+        # shlex takes a line apart as a shell does.
+        words = shlex.split(path)
+        path = words[0] if len(words) == 1 else path
+    return path
 
 
 def free_names(path):
@@ -1188,6 +1209,15 @@ def give_name(part, path) -> str:
             if not os.path.lexists(free):
                 os.rename(part, free)
                 return free
+
+
+def open_at_once(path, flags) -> int:
+    """Open a file for open(), without waiting.
+
+    If it has become a FIFO meanwhile, the file thread would stand there until somebody
+    writes into it. For a file on a disk the flag changes nothing; Windows has none.
+    """
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def clear_away(*paths):
@@ -1318,7 +1348,10 @@ class Upload(Transfer):
 
     def begin(self):
         """Read it once, for its hash: by that the server knows it again."""
-        self.disk, self.hash = open(self.path, "rb"), hashlib.sha256()
+        self.disk = open(self.path, "rb", opener=open_at_once)
+        if not stat.S_ISREG(os.fstat(self.disk.fileno()).st_mode):
+            raise OSError("it is no file any more")
+        self.hash = hashlib.sha256()
         self.ready, self.done, self.file = False, 0, ""
         self.change("reading")
         self.read_on()
@@ -1411,7 +1444,8 @@ class Download(Transfer):
         self.go_on()
 
     def go_on(self):
-        """Ask for what is not here yet; after a break too, from where it broke."""
+        """Ask for what is not here yet; after a break too, from where it broke. The
+        server keeps no account of it."""
         if self.disk is not None:
             self.asked = self.done
             self.run_on()
@@ -1464,7 +1498,8 @@ class Download(Transfer):
 # Files are read, hashed and written by a thread of their own. In the main thread a slow
 # disk, a USB stick for example, would freeze the window; in the receive thread it would
 # hold up the chat.
-NOT_TAKEN_YET = 32          # messages that may wait for the file thread
+NOT_TAKEN_YET = 32          # pieces that may wait for the file thread
+CANCELLED = "Cancelled."    # the trouble of what the user has stopped
 
 
 class Files:
@@ -1482,11 +1517,16 @@ class Files:
         self.inbox, self.news = queue.SimpleQueue(), queue.SimpleQueue()
         # A semaphore counts down, and acquire() waits at 0. So a server that sends more
         # than we can write waits in our receive thread, and does not fill our memory.
+        # For pieces alone: of those there are never more than 12 if nobody cheats. A
+        # disk that hangs must not stop the chat, by what others send to all.
         self.places = threading.Semaphore(NOT_TAKEN_YET)
         self.connection = None          # the one that was welcomed last
+        self.over = False
         self.up, self.down = collections.deque(), collections.deque()
         # The ids of uploads that were stopped: answers about them are on the way yet.
+        # And the labels of those that had no id then: the server still has to be told.
         self.cancelled = collections.deque(maxlen=100)
+        self.nameless = collections.deque(maxlen=100)
         threading.Thread(target=self.run, daemon=True, name="files").start()
 
     # These two can be called by any thread.
@@ -1502,8 +1542,9 @@ class Files:
         That one comes to look 20 times a second, and 8 pieces each time are 5 MB/s.
         """
         kind = message["type"]
-        if kind in ("chunk", "upload_ready", "file", "error"):
+        if kind == "chunk" and not self.over:
             self.places.acquire()
+        if kind in ("chunk", "upload_ready", "file", "error"):
             self.order(self.received, message)
         return kind in ("chunk", "upload_ready")
 
@@ -1516,6 +1557,8 @@ class Files:
                 method(*what)
             except Exception:           # a mistake costs a file, and not the thread
                 report_mistake()
+        self.over = True                # and nobody has to wait for us any more
+        self.places.release(NOT_TAKEN_YET)
 
     def attempt(self, transfer, method, *what):
         """Go on with a transfer; what goes wrong ends it, and it alone.
@@ -1526,7 +1569,8 @@ class Files:
         try:
             method(*what)
         except OSError as problem:
-            transfer.fail(f"The file cannot be used ({problem.strerror or problem}).")
+            transfer.fail(f"{transfer.path} cannot be used: "
+                          f"{problem.strerror or problem}.")
         except (WireError, ValueError) as problem:
             transfer.fail(str(problem))     # ValueError: no path, with a NUL in it
         except Exception:
@@ -1538,16 +1582,16 @@ class Files:
 
         There may be none any more: what was cancelled had pieces on the way.
         """
-        self.places.release()           # the receive thread may bring the next one
+        if message["type"] == "chunk":
+            self.places.release()       # the receive thread may bring the next one
         for transfer in [*list(self.up)[:1], *list(self.down)[:1]]:
             method = getattr(transfer, "on_" + message["type"], None)
             if (method and transfer.is_about(message)
                     and message.get("file") not in self.cancelled):
                 self.attempt(transfer, method, message)
                 return
-        if (message["type"] == "upload_ready"
-                and message.get("file") not in self.cancelled):
-            # It was cancelled before it had an id.
+        if message["type"] == "upload_ready" and message.get("ref") in self.nameless:
+            self.nameless.remove(message["ref"])
             self.send({"type": "cancel", "file": message.get("file")})
 
     def send(self, message):
@@ -1609,7 +1653,9 @@ class Files:
                 self.send({"type": "cancel", "file": transfer.file})
                 if isinstance(transfer, Upload):
                     self.cancelled.append(transfer.file)
-            transfer.fail("Cancelled.")
+            elif transfer.ref:
+                self.nameless.append(transfer.ref)
+            transfer.fail(CANCELLED)
 
     def cancel_all(self, done):
         """Stop everything, the last one first, so that none begins.
@@ -2140,8 +2186,8 @@ class Exchange(Conversations):
         """We are in (again): transfers go on where they broke."""
         super().on_welcome(message)
         limits = message.get("limits")
-        if isinstance(limits, dict):
-            self.file_limit = field(limits, "file", int, default=FILE_LIMIT)
+        if isinstance(limits, dict) and type(limits.get("file")) is int:
+            self.file_limit = limits["file"]
         self.files.order(self.files.online, self.connection,
                          field(message, "resumed", bool))
 
@@ -2174,8 +2220,6 @@ class Exchange(Conversations):
             line.file.number = len(self.shared)
         super().add(conversation, line)
 
-    # --- up
-
     def send_file(self, path, conversation) -> bool:
         """Send a file to the people of a conversation; whether that can be tried."""
         online, back = self.status["state"] == "online", self.me and self.trying()
@@ -2203,13 +2247,15 @@ class Exchange(Conversations):
         FIFO makes who opens it wait for somebody to write into it.
         """
         about = os.stat(path)
+        if stat.S_ISDIR(about.st_mode):
+            raise ValueError(f"{path} is a folder; make a ZIP file of it first.")
         if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path} is no file that can be sent.")
+            raise ValueError(f"{path} is a device or the like, and no file.")
         if about.st_size > self.file_limit:
-            takes = (f"files of at most {self.file_limit:,}" if self.file_limit
-                     else "no files")
-            raise ValueError(f"{path} has {about.st_size:,} bytes; this server takes "
-                             f"{takes}.")
+            takes = (f"files of at most {size_in_words(self.file_limit)} "
+                     f"({self.file_limit:,} bytes)" if self.file_limit else "no files")
+            raise ValueError(f"{path} has {size_in_words(about.st_size)} "
+                             f"({about.st_size:,} bytes); this server takes {takes}.")
         return safe_name(os.path.basename(path)), about.st_size
 
     def transmit(self, conversation, line):
@@ -2233,8 +2279,6 @@ class Exchange(Conversations):
         self.moving[transfer] = conversation, line
         self.files.order(self.files.start, transfer)
 
-    # --- down
-
     def save(self, line, path=""):
         """Save a file: into this folder, or under this name; else where browsers do.
 
@@ -2255,10 +2299,8 @@ class Exchange(Conversations):
         self.fetch(line, os.path.join(self.pictures, str(line.file.number)))
 
     def fetch(self, line, path):
-        """Bring a file to this place, or to the next one that is free.
-
-        Each time anew: whoever saves it twice has it twice, as browsers do it.
-        """
+        """Bring a file to this place, or to the next one that is free: whoever saves it
+        twice has it twice, as with browsers."""
         shared = line.file
         if not shared.id:
             self.note(f"{shared.name} is not at the server yet.", "error")
@@ -2277,7 +2319,7 @@ class Exchange(Conversations):
 
     def try_again(self, line):
         """Send a file again that has failed."""
-        if self.status["state"] == "online" and line.state in ("failed", "unknown"):
+        if self.status["state"] == "online" and line.state != "waiting":
             self.transmit(self.where(line), line)
 
     def cancel(self, line):
@@ -2287,8 +2329,6 @@ class Exchange(Conversations):
             self.note(f"{line.file.name} is not on its way.", "error")
         else:
             self.files.order(self.files.cancel, transfer)
-
-    # --- what becomes of them
 
     def take_news(self):
         """Take in what the file thread has told, and let the face show it.
@@ -2309,14 +2349,25 @@ class Exchange(Conversations):
             self.face.file_changed(conversation, line)
             if transfer.state == "failed" and line.ref in self.unconfirmed:
                 del self.unconfirmed[line.ref]
-                self.change(conversation, line, "failed")
+                # What was stopped on purpose /again leaves alone.
+                stopped = transfer.trouble == CANCELLED
+                self.change(conversation, line, "cancelled" if stopped else "failed")
+
+    def progress(self, transfer) -> str:
+        """Return how far a file is, or that it waits until we are back."""
+        if self.status["state"] != "online":
+            return f"waits for the connection at {size_in_words(transfer.done)}"
+        return transfer.progress()
+
+    def take_status(self, status):
+        """The connection has changed: what was on its way waits, or goes on."""
+        super().take_status(status)
+        for conversation, line in list(self.moving.values()):
+            self.face.file_changed(conversation, line)
 
     def leave_files(self):
-        """At the end: nothing half is left behind, and no pictures.
-
-        Where we are killed they stay, as NAME.part and in the system's folder for
-        temporary things; nothing that had to be done could be done then.
-        """
+        """At the end: nothing half is left behind, and no pictures. (Of who is killed
+        they stay: nobody is there then who could remove them.)"""
         done = threading.Event()
         self.files.order(self.files.cancel_all, done)
         self.files.inbox.put(None)      # and the thread ends
@@ -2324,11 +2375,9 @@ class Exchange(Conversations):
         if self.pictures:
             shutil.rmtree(self.pictures, ignore_errors=True)
 
-    # --- the commands
-
     def command_file(self, path):
         """/file PATH: send a file or a picture"""
-        path = without_quotes(path)
+        path = path_as_typed(path)
         if not path:
             self.note("Say which: /file PATH", "error")
             return False
@@ -2340,7 +2389,8 @@ class Exchange(Conversations):
         line = self.numbered(number)
         if line is None:
             return False
-        self.save(line, without_quotes(path.strip()))
+        self.note(f"Saving {line.file.name} …")
+        self.save(line, path_as_typed(path.strip()))
 
     def command_cancel(self, number):
         """/cancel N: stop file number N, which is on its way"""
@@ -2353,14 +2403,9 @@ class Exchange(Conversations):
         """Return the line with the file of this number, or None, and say why."""
         if re.fullmatch("[0-9]{1,6}", word) and 0 < int(word) <= len(self.shared):
             return self.shared[int(word) - 1]
-        self.note(f"There is no file number “{word}”; each one shows its own.", "error")
+        self.note(f"There is no file number “{word}”; each one shows its own." if word
+                  else "Say which, by the number that it shows: /save 3", "error")
         return None
-
-
-def without_quotes(path):
-    """Return a path as it is. Dragged into a terminal, it comes with quotes around it,
-    for a shell; and people who know shells type them."""
-    return path[1:-1] if len(path) > 1 and path[0] == path[-1] in "'\"" else path
 # endregion
 
 
@@ -2943,10 +2988,6 @@ def style_bar(look):
                     gripcount=0)
     style.map(name, background=[("disabled", surface), ("active", look["edge"])],
               lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
-    # The bar of a file on its way, see Card.
-    style.configure("Horizontal.TProgressbar", background=look["accent"],
-                    troughcolor=border, bordercolor=border, thickness=look.px(6),
-                    lightcolor=look["accent"], darkcolor=look["accent"])
     # A bar is made of a trough and a thumb in it; what is left out are the arrows.
     thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
     style.layout(name, [("Vertical.Scrollbar.trough",
@@ -3432,6 +3473,7 @@ PICTURE_SIDE = 360
 def picture_size(path):
     """Return (width, height) of a PNG or GIF, None if it is neither. Raises OSError.
 
+    By what stands in it, and not by its name: a name says what its sender wants.
     Read from its first bytes, before Tk sees it. A file of 100 bytes can promise
     50,000×50,000 points, and whoever believes it asks the system for 10 GB.
     """
@@ -3456,6 +3498,10 @@ def gif_size(start):
     sides = [struct.unpack("<HH", start[6:10])]
     at = 13 + (3 * 2 ** (start[10] % 8 + 1) if start[10] & 0x80 else 0)
     while start[at:at + 1] == b"!":     # an extension: skip it, block by block
+        # Where its first block is empty Tk reads on, and finds another size than we.
+        # One of 32,000×32,000 in there ended the whole program (measured).
+        if start[at + 1:at + 2] == b"\xf9" and start[at + 2:at + 3] != b"\4":
+            return None
         at += 2
         while start[at:at + 1] not in (b"", b"\0"):
             at += 1 + start[at]
@@ -3475,8 +3521,9 @@ def load_picture(look, path, side):
     if os.path.getsize(path) > PICTURE_BYTES:
         return None
     size = picture_size(path)
-    if size is None:
+    if size is None:                    # neither of the two that Tk can read
         return load_by_pillow(look, path, side)
+    # 0 × 0 is no mistake for Tk; it makes an image of nothing.
     if not 0 < size[0] * size[1] <= PICTURE_PIXELS:
         return None
     image = tk.PhotoImage(master=look.root, file=path)
@@ -3509,8 +3556,6 @@ def load_by_pillow(look, path, side):
         return tk.PhotoImage(master=look.root, data=data.getvalue())
     except Exception:                   # not there, too old, or it is no picture
         return None
-
-
 # endregion
 
 
@@ -3532,7 +3577,7 @@ class Card:
     """A file in a conversation: what it is, how far it has come, what one can do.
 
         photo.png                         the picture above it, if it is one
-        1.2 MiB · 3
+        1.2 MiB · no. 3 here
         ▬▬▬▬▬▬▬▬────────                  while it is on its way
         Save   Save as…                   or Cancel, Open folder, Try again
 
@@ -3553,8 +3598,9 @@ class Card:
         self.name.grid(row=1, sticky="w")
         self.about = look.label(self.frame, "small", justify="left")
         self.about.grid(row=2, sticky="w")
-        # A ttk widget has its look from a style; style_bar() has made this one.
-        self.bar = ttk.Progressbar(self.frame, maximum=1000)
+        # A frame within a frame: as wide as the share that is here already.
+        self.bar = tk.Frame(self.frame, bg=look["border"], height=px(6))
+        self.share = tk.Frame(self.bar, bg=look["accent"])
         self.buttons = tk.Frame(self.frame, bg=look["surface"])
         # Each button with the question whether it makes sense now.
         self.doors = [(self.button(text, press), wanted) for text, press, wanted in (
@@ -3612,7 +3658,7 @@ class Card:
 
     def has_failed(self):
         """We have sent it, and nobody has got it. (To save it once more is “Save”.)"""
-        return self.line.state in ("failed", "unknown")
+        return self.line.state in ("failed", "unknown", "cancelled")
 
     def can_save(self):
         """It lies at the server, and not here."""
@@ -3624,7 +3670,10 @@ class Card:
         return bool(self.line.file.path) and not self.line.ref
 
     def wants_picture(self):
-        """Whether this comes without being asked for: small, and Tk can show it."""
+        """Whether this comes without being asked for: small, and Tk can show it.
+
+        By its name, for lack of anything else: of what is in it nothing is here yet.
+        """
         shared = self.line.file
         return (shared.id and not (shared.path or shared.picture or shared.transfer)
                 and 0 < shared.size <= PICTURE_BYTES
@@ -3639,12 +3688,13 @@ class Card:
         """Show how it is now."""
         shared, look, transfer = self.line.file, self.look, self.line.file.transfer
         room = self.room()
-        self.bar.config(length=room)
+        self.bar.config(width=room)
         self.name.config(text=shorten(shared.name, look.fonts["name"], room))
-        text = f"{size_in_words(shared.size)} · file {shared.number}"
+        here = f"no. {shared.number} here"      # others count what they see
+        text = f"{size_in_words(shared.size)} · {here}"
         if self.is_moving():
-            self.bar.config(value=1000 * transfer.done / max(1, shared.size))
-            text = f"{transfer.progress()} · file {shared.number}"
+            self.share.place(relwidth=transfer.done / max(1, shared.size), relheight=1)
+            text = f"{self.chat.progress(transfer)} · {here}"
         elif transfer is not None and transfer.state == "failed":
             text = f"{text}\n{clean(transfer.trouble)}"
         elif self.is_saved():
@@ -3661,7 +3711,10 @@ class Card:
         self.draw_picture(shared.picture or shared.path)
 
     def draw_picture(self, path):
-        """Show the picture, once it is here."""
+        """Show the picture, once it is here; but try it only once.
+
+        Ours are shown as well, from where they lie: one wants to see what others see.
+        """
         if not path or path == self.tried or self.is_moving():
             return
         self.tried = path
@@ -3708,8 +3761,8 @@ class Card:
         try:
             open_folder(self.line.file.path)
         except OSError as problem:
-            self.chat.note(f"The folder cannot be shown ({problem.strerror}): "
-                           f"{self.line.file.path}", "error")
+            self.chat.note(f"No program here shows folders ({problem.filename}). It is "
+                           f"saved as {self.line.file.path}", "error")
 # endregion
 
 
@@ -3856,7 +3909,8 @@ class Messages:
         return self.cards[line].frame
 
     def resized(self):
-        """The window has another size: the newest line stays in sight."""
+        """The window has another size: the newest line stays in sight, and a card is
+        never wider than what is there."""
         self.follow()
         for card in self.cards.values():
             card.draw()
@@ -4069,7 +4123,7 @@ class Composer:
         self.hint = look.label(self.text, colour="muted", cursor="xterm", bd=0, padx=0,
                                pady=0)
         look.label(self.frame, "small", "muted", anchor="w", text="Enter sends · "
-                   "Shift+Enter new line · + a file · /help").pack(
+                   "Shift+Enter new line · /help").pack(
             fill="x", padx=px(18), pady=(px(4), px(8)))
         self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
         self.text.bind("<Return>", self.on_return)
@@ -4436,7 +4490,8 @@ class Printed:
                            f"{transfer.path}")
         elif now >= self.progress.setdefault(transfer, now + 2):
             self.progress[transfer] = now + 2
-            self.print(f"* {shared.number}: {shared.name}: {transfer.progress()}")
+            self.print(f"* {shared.number}: {shared.name}: "
+                       f"{self.chat.progress(transfer)}")
         if transfer.is_over():
             self.progress.pop(transfer, None)
 
@@ -4594,10 +4649,15 @@ class PlainLines(Printed):
         while (self.held and not self.asking and not self.chat.trying()
                and len(self.chat.unconfirmed) < 500 and self.over is None):
             # A pipe says /quit when all is said; when it has arrived is not its matter.
-            if self.held[0].strip() in ("/quit", "/exit") and self.chat.unconfirmed:
+            if self.held[0].strip() in ("/quit", "/exit") and (
+                    self.chat.unconfirmed or self.chat.moving):
                 break
-            if not self.chat.typed(self.held.popleft()):
+            line = self.held.popleft()
+            if not self.chat.typed(line):
                 self.refused = True
+                # What follows was for one person alone, and would go to everybody.
+                if line.lstrip().startswith("/msg") and not self.is_person:
+                    self.over = 1
         while not self.typed.empty() and self.over is None:
             text = self.typed.get()
             if text is None:

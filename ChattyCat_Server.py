@@ -1256,8 +1256,9 @@ class Room:
                 message["to"] = to.name
             if ref in session.receipts:
                 message["id"] = number = session.receipts[ref]
+                kept = number > self.history.forgotten
                 self.pending().wishes.append((person, Receipt(
-                    self.history, number, encode(message))))
+                    self.history, number, b"" if kept else encode(message))))
                 return
             self.last_id += 1
             # A set: what one says to oneself comes once. Who is away reads it later,
@@ -1558,6 +1559,10 @@ class SQLiteHistory(History):
 # it asks for more. So the lines of the chat always find a gap between two pieces. Other
 # programs open a second connection for a file. That one has to get through firewalls,
 # to prove whose it is, and to be encrypted, all once more.
+#
+# What others send us lies on our disk, and they decide how much of it, how fast and by
+# which names. So each of these is bounded here, and none of it is taken at its word: a
+# size that was promised, a hash, a name.
 CHUNK = 32_768              # bytes of a file in one line, before base64
 WISH = 8                    # so many pieces a `download` brings…
 READY = 8                   # …and after so many who uploads is told to go on
@@ -1657,7 +1662,10 @@ class Kept:
         return self.receiver is None or session in (self.sender, self.receiver)
 
     def piece(self, offset: int) -> bytes:
-        """Return at most CHUNK bytes from there on. Raises OSError."""
+        """Return at most CHUNK bytes from there on. Raises OSError.
+
+        Less at the end of the file, and nothing behind it.
+        """
         # Opened anew for each piece: it takes 8 µs (measured), and who asks for a
         # hundred files and then for nothing more holds no descriptor.
         with open(self.path, "rb") as disk:
@@ -1689,7 +1697,7 @@ class Pieces:
             self.done = True
             return encode({"type": "error", "code": "no_such_file", "text": "That file "
                            "is not kept any more.", "file": self.file})
-        # By hand, as only chat_line() besides: it takes 49 µs, and encode() 125. While ten
+        # By hand, as only chat_line() besides: 49 µs, and by encode() 125. While ten
         # download at once, half of what others say arrives within 0.7 ms, and not 2.3
         # (measured). In our ids and in base64 nothing has to be escaped.
         line = b'{"type":"chunk","file":"%s","offset":%d,"data":"%s"}\n' % (
@@ -1702,7 +1710,10 @@ class Pieces:
 
 
 class FilesError(Exception):
-    """There is no place for files. Its text is one sentence for the operator."""
+    """There is no place for files. Its text is one sentence for the operator.
+
+    Found out at the start: better no server than one that loses what is sent to it.
+    """
 
 
 def remove(path):
@@ -1723,9 +1734,6 @@ def disk_trouble(problem: OSError) -> WireError:
 
 
 # region 10. Files  (lesson 18)
-# What others send us lies on our disk, and they decide how much of it, how fast and by
-# which names. So each of these is bounded here, and none of it is taken at its word: a
-# size that was promised, a hash, a name.
 HALF_SECONDS = 3600         # what has broken off is kept so long for its session
 HALF_FILES = 16             # but not more than these of one session…
 ALL_HALF_FILES = 1_000      # …and of all
@@ -1750,7 +1758,7 @@ class Files:
         self.folder, self.temporary = options.files, None
         # Their names begin so: in a folder that two servers use each knows its own.
         self.prefix = history.id
-        # An RLock: drop() is called by methods that have the lock already, too.
+        # An RLock, for drop(), which is called with the lock and without.
         self.lock = threading.RLock()
         self.uploads = {}               # file -> Upload, the quietest first
         self.kept = {}                  # file -> Kept
@@ -1776,8 +1784,7 @@ class Files:
         """
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
-            # Somebody may keep other things there. What does not look like ours is not
-            # touched, and not counted.
+            # Somebody may keep other things there: they are not touched, nor counted.
             if not re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]{16}(\.part)?", name):
                 continue
             if name.startswith(self.prefix) and name not in known:
@@ -1816,22 +1823,32 @@ class Files:
             return upload
 
     def make_room(self, person, size, mine):
-        """Raise WireError `files_full` if one more is too much; forget a half one.
+        """Raise WireError `files_full` if one more is too much; forget half ones.
 
         What counts are the bytes that are here. To reserve those that were promised
-        would let anybody fill the server with promises.
+        would let anybody fill the server with promises. And who is not here any more
+        makes room for who is: the quietest first.
         """
-        if self.bytes + size > self.all or len(self.kept) >= FILES_KEPT:
+        given_up = [upload for upload in mine if upload.person is not person]
+        if len(mine) >= HALF_FILES and not given_up:
+            raise WireError("files_full", f"{HALF_FILES} files of yours are on their "
+                            "way; send this one when one of them is here.")
+        if len(mine) >= HALF_FILES:
+            self.drop(given_up[0])
+        left = [upload for upload in self.uploads.values()
+                if upload.person.session.person is not upload.person]
+        # How much too much it would be, of bytes and of uploads; negative: there is
+        # room.
+        data = self.bytes + size - self.all
+        count = len(self.uploads) + 1 - ALL_HALF_FILES
+        if (len(self.kept) >= FILES_KEPT or count > len(left)
+                or data > sum(upload.arrived for upload in left)):
             raise WireError("files_full", "This server can keep no more files. Ask "
                             "the operator to remove some.")
-        if len(mine) >= HALF_FILES:
-            given_up = [upload for upload in mine if upload.person is not person]
-            if not given_up:
-                raise WireError("files_full", f"{HALF_FILES} files of yours are on "
-                                "their way; send this one when one of them is here.")
-            self.drop(given_up[0])
-        elif len(self.uploads) >= ALL_HALF_FILES:
-            self.drop(next(iter(self.uploads.values())))
+        for upload in left:
+            if data > 0 or count > 0:
+                data, count = data - upload.arrived, count - 1
+                self.drop(upload)
 
     def create(self, person, size, sha256, session) -> Upload:
         """Make the file for a new upload. Raises WireError.
@@ -1841,8 +1858,7 @@ class Files:
         """
         try:
             if self.folder is None:
-                # Made only now: most servers end before anybody has sent a file. A
-                # folder that mkdtemp() makes is for this user alone.
+                # Made only now, since most servers never need it. For this user alone.
                 self.folder = self.temporary = tempfile.mkdtemp(
                     prefix="chattycat-files-")
             file = f"{self.prefix}-{secrets.token_hex(8)}"
@@ -1920,19 +1936,15 @@ class Files:
             self.uploads.pop(upload.file, None)
 
     def find(self, file, session: int) -> Kept:
-        """Return a file that this session may see, or raise WireError `no_such_file`.
-
-        The same answer for one that is not theirs and for one that is not there: or
-        one could find out that two others have sent each other something.
-        """
+        """Return a file that this session may see, or raise WireError `no_such_file`:
+        the same for what is not theirs, or one could find out that it is there."""
         kept = self.kept.get(file)
         if kept is None or not kept.may_see(session):
             raise WireError("no_such_file", "There is no such file, or not any more.")
         return kept
 
     def drop(self, upload):
-        """Forget an upload, and what has come of it; whole ones too, which were never
-        announced."""
+        """Forget an upload, and what has come of it."""
         with self.lock:
             self.uploads.pop(upload.file, None)
             self.bytes -= upload.arrived
@@ -1964,8 +1976,7 @@ class Files:
     def close(self):
         """The end of the server: nothing half stays, and nothing in our own folder.
 
-        The next server could not go on with the half ones: it has the bytes, but not
-        their hash so far, nor whose they are.
+        (The next server would know neither whose the half ones are, nor their hash.)
         """
         with self.lock:
             for upload in list(self.uploads.values()):
@@ -2520,11 +2531,14 @@ class FileHandlers(MessageHandlers):
 
         Somebody comes back, and offers a file again whose last piece the old connection
         has just brought: without this both would finish it, and one of them remove what
-        the other has announced. (To wait for a lock, too, one has to step out.)
+        the other has announced. (To wait for a lock, too, one has to step out. Who was
+        thrown out meanwhile is obeyed no more.)
         """
         with self.room.lock.stepped_out():
             person.session.sending.acquire()
         try:
+            if person.leaving:
+                raise WireError("no_such_file", "You have left.")
             yield
         finally:
             person.session.sending.release()
@@ -2578,9 +2592,11 @@ class FileHandlers(MessageHandlers):
     def add_piece(self, person, message, file, offset, text):
         """Put a piece in its place, and look whether it was the last one."""
         with self.room.lock.stepped_out():
-            upload = self.files.write(person, file, offset, from_base64(text))
+            data = from_base64(text)
+            upload = self.files.write(person, file, offset, data)
         # It does not count as a message: back goes what keep_pace() has taken for it.
-        if self.options.rate:
+        # For full ones alone, or who sends single bytes could send without a limit.
+        if self.options.rate and len(data) == CHUNK:
             person.paid_until -= 1 / self.options.rate
         if upload.pieces % READY == 0:
             self.send_ready(person, upload)
@@ -2619,7 +2635,7 @@ class FileHandlers(MessageHandlers):
             "file": upload.file, "name": upload.name, "size": upload.size,
             "sha256": upload.sha256}, to, upload.ref)
         if to is None:
-            say(f"{person.name} sent a file, {upload.size:,} bytes")
+            say(f"{person.name} sent file {self.room.last_id}, {upload.size:,} bytes")
 
     def on_download(self, person, message):
         """{"file", "offset"}: I want up to 8 pieces from this byte on.
@@ -2742,8 +2758,7 @@ class Postman:
             for person in self.deliver():
                 self.parting[person] = now + FAREWELL_SECONDS
             self.see_off(now)
-        # What became pending while the last round was on its way: who has left, above
-        # all, or the next server would not keep their names.
+        # What became pending meanwhile: whose names the next server has to keep.
         self.deliver()
 
     def stop(self):
@@ -2770,8 +2785,8 @@ class Postman:
                 self.room.history.write(batch.rows, batch.sessions.values(),
                                         batch.files)
         except HistoryError as problem:
-            # A full disk. What was not written is not sent: no client gets a receipt,
-            # so each will send it again to the next server.
+            # A full disk. What was not written is not sent, and so nobody gets a
+            # receipt: each will send it again to the next server.
             self.fail(problem)
         for person in batch.first:
             self.begin(person, batch)
@@ -2779,10 +2794,9 @@ class Postman:
             self.send(person, data)
         for person, wish in batch.wishes:
             person.wishes.append(wish)
-            self.behind[person] = None
         for person, goodbye in batch.parting.items():
             person.goodbye = goodbye
-            self.behind[person] = None
+        self.behind.update(dict.fromkeys([*dict(batch.wishes), *batch.parting]))
         self.catch_up()
         return list(batch.parting)
 
@@ -2821,8 +2835,8 @@ class Postman:
     def catch_up(self):
         """Give one more piece to each who has something to come, and has read the last.
 
-        Only then: 200 who come back at once would need all of their history in our
-        memory, and who reads slowly would be taken for somebody who never reads.
+        Only then: 200 who come back at once would need all of it in our memory, and who
+        reads slowly would be taken for somebody who never reads.
         """
         for person in list(self.behind):
             if person.gone:
@@ -2834,6 +2848,8 @@ class Postman:
                         self.send(person, data)
                 except HistoryError as problem:
                     self.fail(problem)
+            elif len(person.wishes) > RECEIPTS:     # they ask, and do not read
+                person.reset()
 
     def next_piece(self, person) -> bytes:
         """Return what comes next for somebody; take note when that was all.
@@ -3388,7 +3404,10 @@ class Console:
             "." if math.isinf(wait) else f" for {seconds_in_words(wait)}.")
 
     def console_files(self, word):
-        """/files [all]: the newest files that people have sent, by their numbers"""
+        """/files [all]: the newest files that people have sent, by their numbers
+
+        The number is the id of the line that has announced it.
+        """
         files = self.server.files
         # A terminal shows the end of what is printed; so that is where the newest are.
         shown = sorted(list(files.kept.values()), key=lambda kept: kept.id)
@@ -3409,8 +3428,9 @@ class Console:
         for kept in list(self.server.files.kept.values()):
             if str(kept.id) == word:
                 self.server.files.remove(kept)
-                return f"The file of {kept.author} is removed."
-        return "Say which: /remove NUMBER; /files shows the numbers."
+                return f"File {word}, of {kept.author}, is removed."
+        return f"There is no file number {word}; /files shows them." if word else (
+            "Say which: /remove NUMBER; /files shows the numbers.")
 
     def console_stats(self, _):
         """/stats: people, threads, messages and bytes a second, what waits for whom

@@ -401,6 +401,7 @@ def scene_files(studio):
         studio.take(window, "files_saved_and_sent")
         window.key("ctrl+a", "ctrl+k")  # what was refused stands in the box yet
         window.type(f"/file {large}\n")
+        time.sleep(2.5)                 # a quarter has arrived by then
         studio.take(window, "files_on_the_way")
         window.type("/cancel 6\n")
         studio.take(window, "files_cancelled")
