@@ -1134,7 +1134,7 @@ def size_in_words(size) -> str:
 
 
 def downloads_folder() -> str:
-    """Return where this user's browser puts what it saves.
+    """Return where this user's browser puts what it saves: people look there first.
 
     On Linux that folder has another name in each language, and a small file knows it
     (freedesktop.org, xdg-user-dirs): XDG_DOWNLOAD_DIR="$HOME/Téléchargements"
@@ -1166,8 +1166,28 @@ def path_as_typed(path):
     return path
 
 
+def look_at(path, limit):
+    """Return (name, size) of a file that can be sent; else OSError or ValueError.
+
+    `limit`: how many bytes the server takes. What it would refuse is not even read. And
+    nothing is opened here: who opens a FIFO waits for somebody to write into it.
+    """
+    about = os.stat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise ValueError(f"{path} is a folder; make a ZIP file of it first.")
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path} is a device or the like, and no file.")
+    if about.st_size > limit:
+        takes = (f"files of at most {size_in_words(limit)} ({limit:,} bytes)" if limit
+                 else "no files")
+        raise ValueError(f"{path} has {size_in_words(about.st_size)} "
+                         f"({about.st_size:,} bytes); this server takes {takes}.")
+    return safe_name(os.path.basename(path)), about.st_size
+
+
 def free_names(path):
-    """Yield a path, then the same with (1), (2), … in front of its ending."""
+    """Yield a path, then the same with (1), (2), … in front of its ending: there it
+    still opens with the same program."""
     yield path
     stem, ending = os.path.splitext(path)
     # A bound, or a folder in which nothing can be made would keep us here for ever.
@@ -2160,6 +2180,9 @@ class Conversations(Notebook):
 # What one sees of a file is a line like all others: it has an author, a time and a
 # receipt, and counts as unread. What it has besides is a SharedFile, and while that is
 # on its way a Transfer. Here is the main thread's side of the file thread.
+PICTURES_BYTES = 100_000_000    # of those that come without being asked for
+
+
 class Exchange(Conversations):
     """The files in the conversations: each has a line, and each such line a number.
 
@@ -2170,7 +2193,7 @@ class Exchange(Conversations):
     def __init__(self, face, options):
         self.files = Files()
         self.moving = {}                # Transfer -> (conversation, line)
-        self.pictures = ""              # a folder, see fetch_picture()
+        self.pictures, self.shown_bytes = "", 0     # see fetch_picture()
         super().__init__(face, options)
 
     def start_afresh(self):
@@ -2221,12 +2244,15 @@ class Exchange(Conversations):
         super().add(conversation, line)
 
     def send_file(self, path, conversation) -> bool:
-        """Send a file to the people of a conversation; whether that can be tried."""
+        """Send a file to the people of a conversation; whether that can be tried.
+
+        While we are cut off, too: it is kept then, as what is typed.
+        """
         online, back = self.status["state"] == "online", self.me and self.trying()
         try:
             if not (online or back):
                 raise ValueError("You are not connected; the file was not sent.")
-            name, size = self.look_at(path)
+            name, size = look_at(path, self.file_limit)
         except (OSError, ValueError) as problem:
             why = getattr(problem, "strerror", None)
             self.note(f"{path}: {why}." if why else str(problem), "error", conversation)
@@ -2239,24 +2265,6 @@ class Exchange(Conversations):
         self.add(conversation, line)
         self.transmit(conversation, line)
         return True
-
-    def look_at(self, path):
-        """Return (name, size) of a file that can be sent; else OSError or ValueError.
-
-        What the server would refuse is not even read. And nothing is opened here: a
-        FIFO makes who opens it wait for somebody to write into it.
-        """
-        about = os.stat(path)
-        if stat.S_ISDIR(about.st_mode):
-            raise ValueError(f"{path} is a folder; make a ZIP file of it first.")
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path} is a device or the like, and no file.")
-        if about.st_size > self.file_limit:
-            takes = (f"files of at most {size_in_words(self.file_limit)} "
-                     f"({self.file_limit:,} bytes)" if self.file_limit else "no files")
-            raise ValueError(f"{path} has {size_in_words(about.st_size)} "
-                             f"({about.st_size:,} bytes); this server takes {takes}.")
-        return safe_name(os.path.basename(path)), about.st_size
 
     def transmit(self, conversation, line):
         """Send a line. If it is a file, the file thread does, or is at it already."""
@@ -2295,6 +2303,9 @@ class Exchange(Conversations):
         Into a folder that nobody else can look into and that goes when we go: who only
         looks on must not find their disk full of what others have sent.
         """
+        self.shown_bytes += line.file.size
+        if self.shown_bytes > PICTURES_BYTES:       # “Save” brings it, if it is wanted
+            return
         self.pictures = self.pictures or tempfile.mkdtemp(prefix="chattycat-pictures-")
         self.fetch(line, os.path.join(self.pictures, str(line.file.number)))
 
@@ -2318,12 +2329,13 @@ class Exchange(Conversations):
                      if line in talk.lines), self.everyone)
 
     def try_again(self, line):
-        """Send a file again that has failed."""
+        """Send a file again that has failed: this one, where /again sends all."""
         if self.status["state"] == "online" and line.state != "waiting":
             self.transmit(self.where(line), line)
 
     def cancel(self, line):
-        """Stop a file that is on its way, up or down."""
+        """Stop a file that is on its way, up or down. When it has stopped, take_news()
+        hears of it."""
         transfer = line.file.transfer
         if transfer is None or transfer.is_over():
             self.note(f"{line.file.name} is not on its way.", "error")
@@ -3516,6 +3528,8 @@ def load_picture(look, path, side):
     """Return a PhotoImage of at most `side` pixels each way; None if it is none to be
     shown.
 
+    In the main thread, as all of Tk. The bounds above keep that short.
+
     Raises TclError for what begins as a picture and is none.
     """
     if os.path.getsize(path) > PICTURE_BYTES:
@@ -3556,13 +3570,14 @@ def load_by_pillow(look, path, side):
         return tk.PhotoImage(master=look.root, data=data.getvalue())
     except Exception:                   # not there, too old, or it is no picture
         return None
-# endregion
 
 
-# region 17. The window: files  (lesson 18)
 def open_folder(path):
-    """Show a saved file in its folder. The file itself is never opened by us: it comes
-    from somebody else, and may be a program."""
+    """Show a saved file in its folder.
+
+    The file itself is never opened by us: it comes from somebody else, and may be a
+    program. And no shell is used, which could obey what stands in its name.
+    """
     if os.name == "nt":
         command = ["explorer", "/select,", path]
     elif sys.platform == "darwin":
@@ -3571,8 +3586,10 @@ def open_folder(path):
         command = ["xdg-open", os.path.dirname(path)]
     subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                      stderr=subprocess.DEVNULL)
+# endregion
 
 
+# region 17. The window: files  (lesson 18)
 class Card:
     """A file in a conversation: what it is, how far it has come, what one can do.
 
@@ -3625,7 +3642,7 @@ class Card:
     def listen(self):
         """Bind what happens to it to what it means for the conversation."""
         self.frame.bind("<Destroy>", self.forget)
-        # It has become higher: a picture has come.
+        # It has become higher, by a picture.
         self.frame.bind("<Configure>", lambda event:
                         self.frame.after_idle(self.view.follow))
         # Over a card, too, the wheel scrolls the conversation.
@@ -3732,6 +3749,7 @@ class Card:
     # What the buttons do.
 
     def cancel(self):
+        """Stop it, and remove what has come of it."""
         self.chat.cancel(self.line)
 
     def again(self):
@@ -3763,6 +3781,65 @@ class Card:
         except OSError as problem:
             self.chat.note(f"No program here shows folders ({problem.filename}). It is "
                            f"saved as {self.line.file.path}", "error")
+
+
+class Places:
+    """Where cards stand in a conversation: a line of text each, until it is in sight.
+
+    So 10,000 files that somebody has sent are 10,000 lines, and some ten cards; and of
+    pictures only those come that somebody looks at. Tk can call us when it needs a
+    widget (window_create(create=…)). But it measures all lines in the background, and
+    for that it needs all of them: with 500 a timer was late by 82 to 209 ms (p99), and
+    so by 9 (measured).
+    """
+
+    def __init__(self, view):
+        """`view`: the Messages in whose Text they are, and which has the `cards`."""
+        self.view, self.text = view, view.text
+        self.lines = {}                 # number of the file -> its line
+        self.looking = None             # whether a look is due already
+        # "Map": it has come to the front.
+        self.text.bind("<Map>", lambda event: self.look_soon())
+
+    def add(self, line):
+        """Leave a place at the end. Two tags mark it: as one of all, and as its own."""
+        number, mine = str(line.file.number), (f"line {line.ref}",) if line.ref else ()
+        self.lines[number] = line
+        self.text.insert("end", f"{line.file}\n", ("body", *mine))
+        for tag in ("place", f"place {number}"):
+            self.text.tag_add(tag, "end-2l linestart", "end-2l lineend")
+        self.look_soon()
+
+    def look_soon(self):
+        """What is in sight may be something else now: look, when Tk has drawn it."""
+        if self.looking is None:
+            self.looking = self.text.after_idle(self.look)
+
+    def look(self):
+        """Put a card into the lowest place that is in sight; then look once more, since
+        all that stands above has moved by that."""
+        self.looking = None
+        # (Meanwhile we may have gone to another server, and the Text with it.)
+        if not (self.text.winfo_exists() and self.text.winfo_viewable()):
+            return
+        bottom = self.text.index(f"@0,{self.text.winfo_height()}")
+        spot = self.text.tag_prevrange("place", f"{bottom} lineend", "@0,0 linestart")
+        if not spot:
+            return
+        view, tags = self.view, self.text.tag_names(spot[0])
+        own = next(tag for tag in tags if tag.startswith("place "))
+        line = self.lines.pop(own.split()[1])
+        # A Text holds other widgets, too, as if they were very large letters.
+        card = view.cards[line] = Card(view, view.look, view.chat, line)
+        self.text.config(state="normal")
+        self.text.delete(*spot)
+        self.text.window_create(spot[0], window=card.frame, padx=view.look.px(22),
+                                pady=view.look.px(4))
+        for tag in filter(lambda tag: tag.startswith("line "), tags):
+            self.text.tag_add(tag, spot[0])
+        self.text.config(state="disabled")
+        view.follow()
+        self.look_soon()
 # endregion
 
 
@@ -3784,6 +3861,7 @@ class Messages:
 
     def __init__(self, parent, look, chat):
         self.look, self.chat = look, chat
+        self.cards = {}                 # line -> Card, of those that were seen
         px = look.px
         self.frame = tk.Frame(parent, bg=look["surface"])
         # state="disabled": nobody types into it; add() switches it on for a moment.
@@ -3797,12 +3875,13 @@ class Messages:
         style_bar(look)
         # The two tell each other where they are: the bar moves the text, and the text
         # says which part of it is seen (from 0.0, the top, to 1.0, the end).
-        self.text.config(yscrollcommand=bar.set)
+        self.places = Places(self)
+        self.text.config(yscrollcommand=lambda *where: (
+            bar.set(*where), self.places.look_soon()))
         self.text.pack(side="left", fill="both", expand=True)
         self.make_tags()
         # The Lines that stand in it, the oldest first.
         self.drawn = collections.deque(maxlen=2 * KEPT_LINES)
-        self.cards = {}                 # line -> Card, of those that were seen
         # Whether to follow the newest line. Only the user's scrolling changes it: a
         # window that shrinks moves the end out of sight too, and nobody wanted that.
         self.stick = True
@@ -3883,30 +3962,12 @@ class Messages:
             self.drawn.append(line)
             if line.file:               # a card is no text: what is above it goes first
                 self.text.insert("end", *pieces or [""])
-                self.add_card(line)
+                self.places.add(line)
                 pieces = []
         self.text.insert("end", *pieces or [""])
         self.forget_oldest()
         self.text.config(state="disabled")
         self.follow()
-
-    def add_card(self, line):
-        """Put a card at the end. A Text holds other widgets like very large letters.
-
-        create: Tk calls this function when the card is first seen, and that may be
-        never. 10,000 files that somebody has sent are 10,000 lines, and no widgets.
-        """
-        start = self.text.index("end-1c")
-        self.text.window_create("end", create=lambda: self.make_card(line),
-                                padx=self.look.px(22), pady=self.look.px(4))
-        self.text.insert("end", "\n")
-        if line.ref:
-            self.text.tag_add(f"line {line.ref}", start, "end-1c")
-
-    def make_card(self, line):
-        """Make a card; return its widget, for Tk."""
-        self.cards[line] = Card(self, self.look, self.chat, line)
-        return self.cards[line].frame
 
     def resized(self):
         """The window has another size: the newest line stays in sight, and a card is
@@ -3944,7 +4005,7 @@ class Messages:
             name = "notice" if line.kind == "notice" else f"name{line.color}"
             out += [f"●\t{line.author}", ("head", name, *mine),
                     f"  {clock}\n", ("head", "time", *mine)]
-        if line.file:                   # add_card() does the rest
+        if line.file:                   # Places.add() does the rest
             return out
         return out + [line.text + "\n", ("body", line.state or "arrived",
                                          f"ref {line.ref}", *mine)]

@@ -2653,7 +2653,7 @@ class FileHandlers(MessageHandlers):
         # The postman reads it, and must not wait for a disk. It need not when the
         # kernel has the pieces in memory already: that is all that this is good for.
         with self.room.lock.stepped_out(), contextlib.suppress(OSError):
-            for number in range(WISH):
+            for number in range(0 if person.wishes else WISH):  # else there is time yet
                 kept.piece(offset + number * CHUNK)
         if not person.leaving:
             self.room.pending().wishes.append((person, Pieces(kept, offset)))
