@@ -1177,11 +1177,12 @@ def look_at(path, limit):
         raise ValueError(f"{path} is a folder; make a ZIP file of it first.")
     if not stat.S_ISREG(about.st_mode):
         raise ValueError(f"{path} is a device or the like, and no file.")
+    if not limit:
+        raise ValueError("This server takes no files.")
     if about.st_size > limit:
-        takes = (f"files of at most {size_in_words(limit)} ({limit:,} bytes)" if limit
-                 else "no files")
         raise ValueError(f"{path} has {size_in_words(about.st_size)} "
-                         f"({about.st_size:,} bytes); this server takes {takes}.")
+                         f"({about.st_size:,} bytes); this server takes files of at "
+                         f"most {size_in_words(limit)} ({limit:,} bytes).")
     return safe_name(os.path.basename(path)), about.st_size
 
 
@@ -1215,6 +1216,7 @@ def open_part(path):
 def give_name(part, path) -> str:
     """Let a whole file have its name, or the next one that is free; return which.
 
+    The name was free when we began. Since then another window may have saved something.
     A rename would take the place of what is there, in silence. A link never does; so
     the file gets a second name, and then the first one is taken away.
     """
@@ -1240,14 +1242,13 @@ def open_at_once(path, flags) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def clear_away(*paths):
-    """Remove files and empty folders that are not wanted any more, if they can be.
+def clear_away(path):
+    """Remove a file that is not wanted any more, if it can be.
 
     What is left behind harms nobody, so it is no reason to bother anybody.
     """
-    for path in paths:
-        with contextlib.suppress(OSError):
-            (os.rmdir if os.path.isdir(path) else os.remove)(path)
+    with contextlib.suppress(OSError):
+        os.remove(path)
 
 
 @dataclasses.dataclass(eq=False)
@@ -1321,11 +1322,12 @@ class Transfer:
         return words if self.state == "running" else f"{self.state}: {words}"
 
     def is_over(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether nothing more will happen to it. To try again is another Transfer."""
         return self.state in ("done", "failed")
 
     def is_about(self, message) -> bool:
-        """Whether a message is about this file: by the server's id, or our label."""
+        """Whether a message is about this file: by the server's id, or our label.
+        (a == b != "" is short for a == b and b != "".)"""
         return (message.get("file") == self.file != ""
                 or message.get("ref") == self.ref != "")
 
@@ -1337,7 +1339,8 @@ class Transfer:
             self.files.news.put(self)
 
     def run_on(self):
-        """Pieces travel from here on; the speed counts from here, too."""
+        """Pieces travel from here on, and the speed counts from here: what was there
+        before a break has not come by this connection."""
         self.mark = self.done, time.monotonic()
         self.change("running")
 
@@ -1351,11 +1354,13 @@ class Transfer:
         self.fail(field(message, "text"))
 
     def over(self, state):
-        """The end: close the file, and let the next one begin."""
+        """The end: close the file, and let the next one begin. A NAME.part is removed:
+        to go on with it after all, somebody would have to remember what it is."""
         if self.disk is not None:
             with contextlib.suppress(OSError):      # what it still had to write
                 self.disk.close()
-        clear_away(*filter(None, [self.part]))
+        if self.part:
+            clear_away(self.part)
         self.disk, self.part = None, ""
         self.change(state)
         self.files.begin_next(self)
@@ -1404,8 +1409,8 @@ class Upload(Transfer):
             self.files.send({**offer, "to": self.to} if self.to else offer)
 
     def is_about(self, message) -> bool:
-        """Not before it was offered: that is about one of the same label that was
-        cancelled, and has its own id."""
+        """As above; but a go-ahead that comes before we have offered it is for another
+        one: it was cancelled, and sent again with the same label."""
         return super().is_about(message) and (
             self.ready or message["type"] != "upload_ready")
 
@@ -1508,6 +1513,10 @@ class Download(Transfer):
             # A disk, a server, or a student's server can have made a mistake.
             raise WireError("bad_file", "What came has another SHA-256 than what was "
                             "sent. It was thrown away.")
+        # Somebody may have cleared NAME.part away, and another one have made theirs.
+        if not os.path.samestat(os.fstat(self.disk.fileno()), os.stat(self.part)):
+            self.part = ""              # it is not ours to remove
+            raise OSError("somebody has taken it away")
         self.disk.close()               # the last bytes go to the disk, or raise here
         self.path, self.part = give_name(self.part, self.path), ""
         self.over("done")
@@ -1571,7 +1580,8 @@ class Files:
     # All others belong to the file thread.
 
     def run(self):
-        """The file thread: do what was ordered, one thing after the other."""
+        """The file thread: do what was ordered, one thing after the other. (iter() with
+        two arguments calls the first, again and again, until it returns the second.)"""
         for method, what in iter(self.inbox.get, None):
             try:
                 method(*what)
@@ -2199,7 +2209,7 @@ class Exchange(Conversations):
     def start_afresh(self):
         """Forget the files of the last server, too."""
         super().start_afresh()
-        self.shared = []                # lines with a file; the number is the place + 1
+        self.shared, self.counted = {}, 0       # number of a file -> its line
         self.file_limit = FILE_LIMIT
         for transfer in self.moving:
             self.files.order(self.files.cancel, transfer)
@@ -2229,7 +2239,7 @@ class Exchange(Conversations):
         """What is about a file the file thread has too, and it knows what to do."""
         ref = field(message, "ref", default="")
         if "file" not in message and not any(line.ref == ref != ""
-                                             for line in self.shared):
+                                             for line in self.shared.values()):
             super().on_error(message)
 
     def add(self, conversation, line):
@@ -2239,8 +2249,9 @@ class Exchange(Conversations):
         nobody wants to type /save 48213.
         """
         if line.file is not None:
-            self.shared.append(line)
-            line.file.number = len(self.shared)
+            self.counted += 1
+            self.shared[self.counted], line.file.number = line, self.counted
+            self.shared.pop(self.counted - KEPT_LINES, None)    # as old lines go
         super().add(conversation, line)
 
     def send_file(self, path, conversation) -> bool:
@@ -2413,8 +2424,8 @@ class Exchange(Conversations):
 
     def numbered(self, word):
         """Return the line with the file of this number, or None, and say why."""
-        if re.fullmatch("[0-9]{1,6}", word) and 0 < int(word) <= len(self.shared):
-            return self.shared[int(word) - 1]
+        if re.fullmatch("[0-9]{1,9}", word) and int(word) in self.shared:
+            return self.shared[int(word)]
         self.note(f"There is no file number “{word}”; each one shows its own." if word
                   else "Say which, by the number that it shows: /save 3", "error")
         return None
@@ -2563,7 +2574,8 @@ class Logins(Exchange):
             self.connection.wake.set()
 
     def can_start_server(self) -> bool:
-        """Whether nobody answers on this very computer, and we could change that."""
+        """Whether nobody answers on this very computer, and we could change that: it is
+        what beginners forget most often."""
         # Not one with TLS: what it shows in its terminal goes nowhere (see there), and
         # so nobody could compare its fingerprint.
         return (self.status["state"] == "waiting" and self.connection.known is None
@@ -3473,13 +3485,30 @@ def shorten(text, font, room):
 
 
 # region 16. The window: pictures  (lesson 18)
-# Pictures are taken apart by the main thread, since Tk lets no other one near. In that
-# time nothing else is drawn: 0.7 s for one of 4000×3000. So those are not shown, and
-# neither are files that are large for another reason.
+# A picture of somebody else is read by a process of its own. Tk's readers believe what
+# they read: a GIF of 71 bytes can end the program that reads it, and a PNG of 2 KB with
+# a pattern of holes in it takes 7 s, in which no window moves (both measured, Tk 8.6).
+# That process may crash, and may be killed; this one goes on.
 PICTURE_BYTES = 5_000_000
-PICTURE_PIXELS = 2_000_000
+PICTURE_PIXELS = 2_000_000  # reading one of 4000×3000 takes 0.7 s
+PICTURE_SECONDS = 5         # then the process is killed
 # As wide and as high as one is shown, in 96ths of an inch.
 PICTURE_SIDE = 360
+
+
+def may_be_picture(path) -> bool:
+    """Whether a file begins as a picture does, and is small enough to be shown.
+
+    Each kind begins with letters of its own, so that programs need not trust its name.
+    This one is only to spare us a process for all that is no picture.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+        return (os.path.getsize(path) <= PICTURE_BYTES and (start[8:] == b"WEBP" or
+                start.startswith((b"\x89PNG", b"GIF8", b"\xff\xd8", b"BM"))))
+    except OSError:
+        return False
 
 
 def picture_size(path):
@@ -3524,30 +3553,25 @@ def gif_size(start):
     return max(width for width, _ in sides), max(height for _, height in sides)
 
 
-def load_picture(look, path, side):
+def load_picture(root, path, side):
     """Return a PhotoImage of at most `side` pixels each way; None if it is none to be
-    shown.
-
-    In the main thread, as all of Tk. The bounds above keep that short.
-
-    Raises TclError for what begins as a picture and is none.
-    """
+    shown. Raises TclError for what begins as a picture and is none."""
     if os.path.getsize(path) > PICTURE_BYTES:
         return None
     size = picture_size(path)
     if size is None:                    # neither of the two that Tk can read
-        return load_by_pillow(look, path, side)
+        return load_by_pillow(root, path, side)
     # 0 × 0 is no mistake for Tk; it makes an image of nothing.
     if not 0 < size[0] * size[1] <= PICTURE_PIXELS:
         return None
-    image = tk.PhotoImage(master=look.root, file=path)
+    image = tk.PhotoImage(master=root, file=path)
     # subsample() takes each second point, or each third, … Not pretty, but it needs
     # nothing that is not there. -(-a // b) is a / b, rounded up.
     longest = max(image.width(), image.height())
     return image.subsample(max(1, -(-longest // side)))
 
 
-def load_by_pillow(look, path, side):
+def load_by_pillow(root, path, side):
     """The same for JPEG, WebP and BMP, which Tk cannot read, if Pillow is installed."""
     try:
         # pip install pillow. Imported only here: nothing else needs it.
@@ -3567,9 +3591,91 @@ def load_by_pillow(look, path, side):
             # Tk can read PPM, which is nothing but the points, one after the other.
             data = io.BytesIO()
             upright.save(data, "PPM")
-        return tk.PhotoImage(master=look.root, data=data.getvalue())
+        return tk.PhotoImage(master=root, data=data.getvalue())
     except Exception:                   # not there, too old, or it is no picture
         return None
+
+
+def paint(path, side, ground) -> int:
+    """What the other process does: read a picture, and write it to standard output as
+    PPM. Returns the exit status.
+
+    `side`: how wide and how high it may be; `ground`: the colour that stands where one
+    could see through it. Both are words, as all that comes by a command line.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource                 # Windows has none
+        # No more than 1 GiB, and 10 s of a processor, whatever becomes of our parent.
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+    root = tk.Tk()
+    root.withdraw()                     # no window of it is ever seen
+    image = load_picture(root, path, int(side))
+    if image is None:
+        return 1
+    sys.stdout.buffer.write(root.tk.call(
+        image, "data", "-format", "ppm", "-background", ground))
+    return 0
+
+
+class Painter:
+    """Has pictures read by processes of their own, one after the other.
+
+    To start one takes some tenths of a second, but not of ours: it runs beside us. We
+    come and look whether it is done, as we do with the network. What it says is a
+    picture again, but of a kind with which nothing can go wrong: a size, which is not
+    more than we have asked for, and three bytes for each point.
+    """
+
+    def __init__(self, root, ground):
+        self.root, self.ground = root, ground
+        self.waiting = collections.deque()      # (path, side, whom to call)
+        self.process = self.timer = None
+
+    def read(self, path, side, done):
+        """Call done(image) when it is read; done(None) if it is none to be shown."""
+        self.waiting.append((path, side, done))
+        if self.process is None:
+            self.begin()
+
+    def begin(self):
+        """Start the process for the first one that waits."""
+        path, side, _ = self.waiting[0]
+        # What it writes goes into a file, and not into a pipe: that takes 64 KiB, and
+        # then it would wait until somebody reads.
+        self.out = tempfile.TemporaryFile()
+        self.end = time.monotonic() + PICTURE_SECONDS
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "--paint", path, str(side),
+             self.ground], stdin=subprocess.DEVNULL, stdout=self.out,
+            stderr=subprocess.DEVNULL)
+        self.timer = self.root.after(50, self.look)
+
+    def look(self):
+        """Look whether it is done, or has taken too long."""
+        if self.process.poll() is None and time.monotonic() < self.end:
+            self.timer = self.root.after(50, self.look)
+            return
+        self.stop()
+        _, side, done = self.waiting.popleft()
+        with self.out:
+            self.out.seek(0)
+            data = self.out.read(3 * side * side + 100)
+        image = None
+        with contextlib.suppress(tk.TclError):
+            if data:
+                image = tk.PhotoImage(master=self.root, data=data)
+        done(image)
+        if self.waiting and self.process is None:
+            self.begin()
+
+    def stop(self):
+        """End the process, if there is one; also when the window closes."""
+        if self.process is not None:
+            self.root.after_cancel(self.timer)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
 
 def open_folder(path):
@@ -3593,13 +3699,12 @@ def open_folder(path):
 class Card:
     """A file in a conversation: what it is, how far it has come, what one can do.
 
-        photo.png                         the picture above it, if it is one
-        1.2 MiB · no. 3 here
-        ▬▬▬▬▬▬▬▬────────                  while it is on its way
-        Save   Save as…                   or Cancel, Open folder, Try again
+        photo.png                   the picture above it, if it is one
+        1.2 MiB · no. 3             or how far it is, with a bar below
+        Save   Save as…             or Cancel, Open folder, Try again
 
     draw() shows what is true now, and is called whenever that has changed. So a card
-    remembers nothing, but the picture.
+    remembers nothing, but what has come of its picture.
     """
 
     def __init__(self, view, look, chat, line):
@@ -3607,7 +3712,8 @@ class Card:
         self.view, self.look, self.chat, self.line = view, look, chat, line
         parent = view.text
         px, self.parent = look.px, parent
-        self.tried, self.image = "", None       # see draw_picture()
+        # The path of the picture that was tried, what came of it, whether it is none.
+        self.tried, self.image, self.broken = "", None, False
         self.frame = tk.Frame(parent, bg=look["surface"], padx=px(12), pady=px(8),
                               highlightthickness=1, highlightbackground=look["border"])
         self.picture = tk.Label(self.frame, bg=look["surface"], bd=0)
@@ -3629,18 +3735,17 @@ class Card:
         self.listen()
         self.draw()
         if self.wants_picture():
-            # Not now: Tk calls us in the middle of drawing (see Messages.add_card).
             self.frame.after_idle(chat.fetch_picture, line)
 
     def button(self, text, command):
-        """Make a button; draw() puts it there while it makes sense."""
+        """Make a button; draw() shows it while it makes sense."""
         button = ttk.Button(self.buttons, text=text, style="Link.TButton",
                             command=command)
         button.bind("<Return>", lambda event: button.invoke())
         return button
 
     def listen(self):
-        """Bind what happens to it to what it means for the conversation."""
+        """Bind what happens to it."""
         self.frame.bind("<Destroy>", self.forget)
         # It has become higher, by a picture.
         self.frame.bind("<Configure>", lambda event:
@@ -3652,7 +3757,7 @@ class Card:
                 widget.bind(event, self.wheel)
 
     def forget(self, event):
-        """The Text has taken it away, with its line. Python's side of it goes, too."""
+        """The Text has taken it away, with its line."""
         if event.widget is self.frame:
             self.frame.destroy()
             # Here, in the main thread: whichever throws an image away asks Tk.
@@ -3666,7 +3771,7 @@ class Card:
         self.view.text.yview_scroll(-3 if up else 3, "units")
         self.view.look_where()
 
-    # What makes sense now; each is asked by draw().
+    # What makes sense now:
 
     def is_moving(self):
         """It is on its way, or waits for its turn."""
@@ -3674,7 +3779,7 @@ class Card:
         return transfer is not None and not transfer.is_over()
 
     def has_failed(self):
-        """We have sent it, and nobody has got it. (To save it once more is “Save”.)"""
+        """We have sent it, and nobody has got it."""
         return self.line.state in ("failed", "unknown", "cancelled")
 
     def can_save(self):
@@ -3697,7 +3802,7 @@ class Card:
                 and shared.name.lower().endswith((".png", ".gif")))
 
     def room(self):
-        """Return how wide a card can be here, in pixels: in a narrow window less."""
+        """Return how wide a card can be here, in pixels."""
         px = self.look.px
         return max(px(120), min(px(PICTURE_SIDE), self.parent.winfo_width() - px(90)))
 
@@ -3707,7 +3812,7 @@ class Card:
         room = self.room()
         self.bar.config(width=room)
         self.name.config(text=shorten(shared.name, look.fonts["name"], room))
-        here = f"no. {shared.number} here"      # others count what they see
+        here = f"no. {shared.number}"       # others have another one: they count, too
         text = f"{size_in_words(shared.size)} · {here}"
         if self.is_moving():
             self.share.place(relwidth=transfer.done / max(1, shared.size), relheight=1)
@@ -3716,6 +3821,8 @@ class Card:
             text = f"{text}\n{clean(transfer.trouble)}"
         elif self.is_saved():
             text = f"{text} · saved as {os.path.basename(shared.path)}"
+        elif self.broken:
+            text = f"{text} · no picture that can be shown"
         failed = transfer is not None and transfer.state == "failed"
         self.about.config(text=text, fg=look["danger" if failed else "muted"],
                           wraplength=room)
@@ -3728,23 +3835,24 @@ class Card:
         self.draw_picture(shared.picture or shared.path)
 
     def draw_picture(self, path):
-        """Show the picture, once it is here; but try it only once.
+        """Let the picture be read, once it is here; but try it only once.
 
         Ours are shown as well, from where they lie: one wants to see what others see.
         """
-        if not path or path == self.tried or self.is_moving():
-            return
-        self.tried = path
-        try:
-            # Kept in a field, or Tk shows nothing (see Look).
-            self.image = load_picture(self.look, path, self.room())
-        except (OSError, tk.TclError):
-            self.image = None
-            self.about.config(text=self.about.cget("text")
-                              + " · no picture that can be shown")
-        if self.image is not None:
-            self.picture.config(image=self.image)
+        if path and path != self.tried and not self.is_moving():
+            self.tried = path
+            if may_be_picture(path):
+                self.look.painter.read(path, self.room(), self.show_picture)
+
+    def show_picture(self, image):
+        """The picture has been read, or is none."""
+        if not self.frame.winfo_exists():
+            return                      # its line is gone meanwhile
+        self.image, self.broken = image, image is None
+        if image is not None:
+            self.picture.config(image=image)
             self.picture.grid(row=0, sticky="w", pady=(0, self.look.px(6)))
+        self.draw()
 
     # What the buttons do.
 
@@ -3763,9 +3871,8 @@ class Card:
 
     def save_as(self):
         """Ask where to. What stands there already stays: see give_name()."""
-        with contextlib.suppress(tk.TclError):      # the window was closed meanwhile
-            # The dialog of the system, where there is one; Tk has its own for X11. It
-            # returns "" for who has changed their mind.
+        # (The window may be closed meanwhile. "": they have changed their mind.)
+        with contextlib.suppress(tk.TclError):
             path = filedialog.asksaveasfilename(
                 parent=self.frame, confirmoverwrite=False,
                 initialdir=downloads_folder(),
@@ -3775,7 +3882,7 @@ class Card:
                 self.draw()
 
     def show_folder(self):
-        """Leave the rest to the program with which one looks at folders here."""
+        """Show it, by the program with which one looks at folders here."""
         try:
             open_folder(self.line.file.path)
         except OSError as problem:
@@ -3786,11 +3893,10 @@ class Card:
 class Places:
     """Where cards stand in a conversation: a line of text each, until it is in sight.
 
-    So 10,000 files that somebody has sent are 10,000 lines, and some ten cards; and of
-    pictures only those come that somebody looks at. Tk can call us when it needs a
-    widget (window_create(create=…)). But it measures all lines in the background, and
-    for that it needs all of them: with 500 a timer was late by 82 to 209 ms (p99), and
-    so by 9 (measured).
+    So 10,000 files are 10,000 lines, and some ten cards; and of pictures only those
+    come that somebody looks at. Tk can call us when it needs a widget, too (create=…).
+    But it measures all lines in the background, and for that it needs all of them: with
+    500 a timer was late by 82 to 209 ms (p99), and so by 9 (measured).
     """
 
     def __init__(self, view):
@@ -3798,7 +3904,7 @@ class Places:
         self.view, self.text = view, view.text
         self.lines = {}                 # number of the file -> its line
         self.looking = None             # whether a look is due already
-        # "Map": it has come to the front.
+        # "Map": it has come into sight.
         self.text.bind("<Map>", lambda event: self.look_soon())
 
     def add(self, line):
@@ -3816,10 +3922,10 @@ class Places:
             self.looking = self.text.after_idle(self.look)
 
     def look(self):
-        """Put a card into the lowest place that is in sight; then look once more, since
-        all that stands above has moved by that."""
+        """Put a card into the lowest place that is in sight, and look once more: all
+        that stands above has moved by that."""
         self.looking = None
-        # (Meanwhile we may have gone to another server, and the Text with it.)
+        # (We may have gone to another server meanwhile, and the Text with it.)
         if not (self.text.winfo_exists() and self.text.winfo_viewable()):
             return
         bottom = self.text.index(f"@0,{self.text.winfo_height()}")
@@ -3833,10 +3939,10 @@ class Places:
         card = view.cards[line] = Card(view, view.look, view.chat, line)
         self.text.config(state="normal")
         self.text.delete(*spot)
-        self.text.window_create(spot[0], window=card.frame, padx=view.look.px(22),
-                                pady=view.look.px(4))
-        for tag in filter(lambda tag: tag.startswith("line "), tags):
-            self.text.tag_add(tag, spot[0])
+        self.text.window_create(spot[0], window=card.frame, pady=view.look.px(4))
+        for tag in tags:
+            if not tag.startswith("place"):
+                self.text.tag_add(tag, spot[0])
         self.text.config(state="disabled")
         view.follow()
         self.look_soon()
@@ -3923,7 +4029,8 @@ class Messages:
     # --- scrolling
 
     def bar_moved(self, *where):
-        """The user has moved the scroll bar; `where` is for yview() to understand."""
+        """The user has moved the scroll bar; `where` is for yview() to understand: by
+        how much, or to which part of the whole."""
         self.text.yview(*where)
         self.look_where()
 
@@ -4248,6 +4355,7 @@ class Window:
         self.root = root
         self.chat = chat = chat_class(self, options)
         self.look = look = Look(root, options.theme)
+        look.painter = Painter(root, look["surface"])
         # A conversation gets a view when it is first shown, so a room with 200 people
         # begins with one Text and not with 200. Its new lines wait for show_batch().
         self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
@@ -4385,6 +4493,7 @@ class Window:
 
     def shown(self, conversation):
         """Bring a conversation to the front, with its messages and its draft."""
+        # What has come belongs to the views as they are now.
         self.show_batch()
         known = self.chat.conversations.values()
         for old in [talk for talk in self.views if talk not in known]:
@@ -4424,12 +4533,14 @@ class Window:
             self.to_the_end()
 
     def page(self, pages):
-        """PgUp and PgDn in the composer scroll the messages."""
+        """PgUp and PgDn in the composer scroll the messages: to read what was said, one
+        need not leave what one is about to say."""
         self.views[self.chat.current].scroll(pages)
         return "break"                  # or the cursor in the box would move as well
 
     def to_the_end(self):
         """Esc, and after each line sent: who speaks wants to see the answer."""
+        # First what is not drawn yet: else this would be an end that is none.
         self.show_batch()
         if self.chat.current in self.views:
             self.views[self.chat.current].to_the_end()
@@ -4461,6 +4572,7 @@ class Window:
         for timer in self.timers.values():
             root.after_cancel(timer)    # or Tk complains of a command that is gone
         root.withdraw()                 # out of sight at once; the bye takes a moment
+        self.look.painter.stop()
         self.chat.leave()
         # An image that Python throws away later, in whatever thread it does so, would
         # ask a Tk that is no more.
@@ -4523,7 +4635,10 @@ class Printed:
             self.print(f"* {line.file.number}: Sending {line.text} …")
 
     def line_changed(self, conversation, line):
-        """A receipt: our line stands where everybody has it, among the others'."""
+        """A receipt: our line stands where everybody has it, among the others'.
+
+        Or the other end: none will come, or nobody knows whether one would have.
+        """
         if not line.state:
             self.line_added(conversation, line)
             self.give_up = max(self.give_up, time.monotonic() + 30)     # it goes on
@@ -4775,7 +4890,10 @@ class PlainLines(Printed):
             self.ask_name(str(problem))
 
     def ask_name(self, why, default=""):
-        """Ask for a name; the next line that is typed is the answer."""
+        """Ask for a name; the next line that is typed is the answer.
+
+        Nobody waits for it here: meanwhile there may be other things to print.
+        """
         # Offered only at the start: a name that was refused is none to offer again.
         self.asking, self.default = True, default
         hint = f" (Enter: {default})" if default else ""
@@ -4878,6 +4996,10 @@ def main(chat_class=Chat):
     a timer. Whatever it does then it must do quickly, since until it returns no key is
     read and nothing is drawn.
     """
+    # We may be the process of a Painter. Not an option, as no person ever types it; and
+    # it has a picture to read, and nothing to chat about.
+    if sys.argv[1:2] == ["--paint"]:
+        return paint(*sys.argv[2:])
     options = read_options()
     make_printable()
     if options.log:

@@ -1716,7 +1716,7 @@ class FilesError(Exception):
     """
 
 
-def remove(path):
+def take_away(path):
     """Remove a file; never mind if somebody else has done so, or if it cannot be done:
     one file too many harms nobody."""
     with contextlib.suppress(OSError):
@@ -1949,7 +1949,7 @@ class Files:
             self.uploads.pop(upload.file, None)
             self.bytes -= upload.arrived
             upload.arrived = 0
-            remove(upload.path)
+            take_away(upload.path)
 
     def drop_mine(self, person, file):
         """The same, for its owner. Raises WireError `no_such_file`."""
@@ -1971,7 +1971,7 @@ class Files:
         with self.lock:
             if self.kept.pop(kept.file, None):
                 self.bytes -= kept.size
-                remove(kept.path)
+                take_away(kept.path)
 
     def close(self):
         """The end of the server: nothing half stays, and nothing in our own folder.
@@ -2615,12 +2615,12 @@ class FileHandlers(MessageHandlers):
             self.files.complete(upload)
         session, to = person.session, upload.to
         try:
-            # Once more what can have changed since it was offered. Only then is it
-            # too late: from the next line on, others can see it.
+            # Once more what can have changed since it was offered: this is the last
+            # moment for it.
             self.check_may_send(person, upload.size)
             if to is not None and self.receiver(to.name).number != to.number:
                 raise WireError("no_such_person", "Who it was for has left.")
-            # (None: thrown out. Another one than this: they have come back already.)
+            # (On another connection by now is no reason; to be here on none is one.)
             if session.person is None or upload.ref in session.receipts:
                 raise WireError("no_such_file", "It was sent by somebody who has left.")
         except WireError:
@@ -2664,8 +2664,8 @@ class FileHandlers(MessageHandlers):
         What is in the kernel's hands, a few pieces, still comes.
         """
         file = file_id(message)
-        if file in self.files.kept:
-            self.files.find(file, person.session.number)
+        kept = self.files.kept.get(file)
+        if kept is not None and kept.may_see(person.session.number):
             waiting = [wish for other, wish in self.room.pending().wishes
                        if other is person]
             # list() makes a copy in one step; the postman may take from it meanwhile.
