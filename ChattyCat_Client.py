@@ -1178,7 +1178,7 @@ def look_at(path, limit):
     if not stat.S_ISREG(about.st_mode):
         raise ValueError(f"{path} is a device or the like, and no file.")
     if not limit:
-        raise ValueError("This server takes no files.")
+        raise ValueError(f"{path} was not sent: this server takes no files.")
     if about.st_size > limit:
         raise ValueError(f"{path} has {size_in_words(about.st_size)} "
                          f"({about.st_size:,} bytes); this server takes files of at "
@@ -2251,7 +2251,7 @@ class Exchange(Conversations):
         if line.file is not None:
             self.counted += 1
             self.shared[self.counted], line.file.number = line, self.counted
-            self.shared.pop(self.counted - KEPT_LINES, None)    # as old lines go
+            self.shared.pop(self.counted - 2 * KEPT_LINES, None)
         super().add(conversation, line)
 
     def send_file(self, path, conversation) -> bool:
@@ -3608,6 +3608,7 @@ def paint(path, side, ground) -> int:
         # No more than 1 GiB, and 10 s of a processor, whatever becomes of our parent.
         resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
         resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))    # no file of a crash
     root = tk.Tk()
     root.withdraw()                     # no window of it is ever seen
     image = load_picture(root, path, int(side))
@@ -3619,7 +3620,7 @@ def paint(path, side, ground) -> int:
 
 
 class Painter:
-    """Has pictures read by processes of their own, one after the other.
+    """Has pictures read by processes of their own, one at a time, the newest first.
 
     To start one takes some tenths of a second, but not of ours: it runs beside us. We
     come and look whether it is done, as we do with the network. What it says is a
@@ -3629,48 +3630,76 @@ class Painter:
 
     def __init__(self, root, ground):
         self.root, self.ground = root, ground
-        self.waiting = collections.deque()      # (path, side, whom to call)
-        self.process = self.timer = None
+        self.waiting = []               # (card, path)
+        self.process = self.timer = self.card = None
 
-    def read(self, path, side, done):
-        """Call done(image) when it is read; done(None) if it is none to be shown."""
-        self.waiting.append((path, side, done))
+    def read(self, card, path):
+        """Call card.show_picture(image) when it is read; with None if it is none."""
+        self.waiting.append((card, path))
         if self.process is None:
             self.begin()
 
     def begin(self):
-        """Start the process for the first one that waits."""
-        path, side, _ = self.waiting[0]
+        """Start the process for the newest one that waits: it is most likely in sight.
+        """
+        while self.waiting and self.process is None:
+            self.card, path = self.waiting.pop()
+            if not self.card.frame.winfo_exists():
+                continue                # its line is gone meanwhile
+            self.side = self.card.room()
+            try:
+                self.start(path)
+            except OSError:             # no room on the disk, too many processes, …
+                self.root.after_idle(self.card.show_picture, None)
+
+    def start(self, path):
+        """Start the process. Raises OSError."""
         # What it writes goes into a file, and not into a pipe: that takes 64 KiB, and
         # then it would wait until somebody reads.
         self.out = tempfile.TemporaryFile()
         self.end = time.monotonic() + PICTURE_SECONDS
         self.process = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), "--paint", path, str(side),
+            [sys.executable, os.path.abspath(__file__), "--paint", path, str(self.side),
              self.ground], stdin=subprocess.DEVNULL, stdout=self.out,
             stderr=subprocess.DEVNULL)
         self.timer = self.root.after(50, self.look)
 
     def look(self):
-        """Look whether it is done, or has taken too long."""
+        """Look whether it is done, or has taken too long. (A thread could wait for it
+        instead; but a picture belongs to Tk, and Tk to the main thread.)"""
         if self.process.poll() is None and time.monotonic() < self.end:
             self.timer = self.root.after(50, self.look)
             return
+        well = self.process.poll() == 0
         self.stop()
-        _, side, done = self.waiting.popleft()
         with self.out:
             self.out.seek(0)
-            data = self.out.read(3 * side * side + 100)
-        image = None
+            data = self.out.read(3 * self.side * self.side + 100)
+        card, image = self.card, None
         with contextlib.suppress(tk.TclError):
-            if data:
-                image = tk.PhotoImage(master=self.root, data=data)
-        done(image)
-        if self.waiting and self.process is None:
-            self.begin()
+            if well and self.is_picture(data):
+                image = tk.PhotoImage(master=self.root, data=data, format="ppm")
+        self.begin()
+        card.show_picture(image)
+
+    def is_picture(self, data) -> bool:
+        """Whether it is as many points as its size says, and no larger than asked for.
+
+        Looked at before Tk does: who has taken over that process could write anything.
+        """
+        size = re.match(rb"P6\n([1-9]\d{0,3}) ([1-9]\d{0,3})\n255\n", data)
+        if size is None:
+            return False
+        width, height = int(size[1]), int(size[2])
+        return (max(width, height) <= self.side
+                and len(data) == size.end() + 3 * width * height)
 
     def stop(self):
-        """End the process, if there is one; also when the window closes."""
+        """End the process, if there is one; also when the window closes.
+
+        kill() may come too late, when it has ended by itself; that is no error. wait()
+        takes its exit status, or the system would keep it for us as a “zombie”.
+        """
         if self.process is not None:
             self.root.after_cancel(self.timer)
             self.process.kill()
@@ -3842,7 +3871,7 @@ class Card:
         if path and path != self.tried and not self.is_moving():
             self.tried = path
             if may_be_picture(path):
-                self.look.painter.read(path, self.room(), self.show_picture)
+                self.look.painter.read(self, path)
 
     def show_picture(self, image):
         """The picture has been read, or is none."""

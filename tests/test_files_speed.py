@@ -85,6 +85,7 @@ def hardly_noticed(found):
     return max(p50.values()) < LATE
 
 
+@pytest.mark.long
 def test_ten_at_once():
     found = crossing(4, "--downloads", 10, "--seconds", 0.3, "--rounds", 1)
     assert small(found) and hardly_noticed(found)

@@ -273,6 +273,7 @@ FIELDS = {
 NAN = '{"type": "file", "id": 999999, "file": "f", "name": "n", "size": %s}\n'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("field", FIELDS)
 def test_fields(host, home, field):
     """What is offered in spite of it is saved whole, or not at all."""
@@ -296,6 +297,7 @@ def test_fields(host, home, field):
     assert {path.read_bytes() for path in (home / "Downloads").iterdir()} == {b"Woof!"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limits", [
     None, {"file": "x"}, {"file": -1}, {"file": 2**70}], ids=str)
 def test_limits(odd, home, plain, limits):
@@ -437,6 +439,7 @@ def test_chunks(host, home):
     host.still_saves()
 
 
+@pytest.mark.long
 def test_chunks_of_another_kind(host, home):
     for evil in INSTEAD:
         number = host.offer(f"{evil}.bin", DATA)
@@ -584,6 +587,7 @@ def still_sends(host, home):
     host.still_talks()
 
 
+@pytest.mark.long
 def test_upload_ready(host, home):
     """The file arrives all the same, or a sentence says that it does not."""
     for evil in READY:
@@ -658,6 +662,7 @@ def test_what_was_never_offered(host, home):
     host.still_saves()
 
 
+@pytest.mark.long
 @LINUX
 def test_a_flood_of_go_aheads_that_is_never_read(host, home):
     """We may answer each, but we do not collect the answers for ever."""

@@ -289,6 +289,7 @@ NAMES = [
     "…", "a (1).txt", "#1 & 2;.txt"]
 
 
+@pytest.mark.long
 @POSIX
 def test_names(server, enter, home, join):
     """They lie in Downloads as they are, but for what some system could not take."""
@@ -375,6 +376,7 @@ def test_a_half_file_of_somebody_else_is_left_alone(server, join, enter, home):
     theirs.unlink()             # so that only one of ours would be complained of
 
 
+@pytest.mark.long
 def test_two_programs_save_at_once(start_server, join, enter, home):
     """Into one folder, under one name."""
     server = start_server("--rate", 0)
@@ -393,6 +395,7 @@ def test_two_programs_save_at_once(start_server, join, enter, home):
     assert {path.read_bytes() for path in paths} == {some_bytes(MIB)}
 
 
+@pytest.mark.long
 def test_meanwhile_there_is_a_file_of_that_name(half_saved):
     minou, network, path, tigrou = half_saved()
     path.write_bytes(b"another one")
@@ -432,6 +435,7 @@ def test_a_name_that_is_a_link_to_nowhere(server, join, enter, home):
     (home / "Downloads" / "photo.png.part").unlink()
 
 
+@pytest.mark.long
 @POSIX
 def test_the_downloads_folder(server, join, enter, home):
     tigrou = join("Tigrou")
@@ -698,6 +702,7 @@ def test_the_chat_goes_on_while_a_file_is_sent(half_sent):
     arrives(tigrou, "big.bin", path.read_bytes(), skip=COMINGS)
 
 
+@pytest.mark.long
 def test_the_chat_goes_on_while_a_file_is_saved(half_saved):
     minou, network, path, tigrou = half_saved()
     for number in range(3):
@@ -766,6 +771,7 @@ def test_cancel_what_is_being_saved(half_saved, home):
     assert saved(minou, number).read_bytes() == some_bytes(2 * MIB)
 
 
+@pytest.mark.long
 def test_saving_again_right_after_a_cancel(half_saved):
     """Pieces of the first time are still on their way, and must harm nothing."""
     minou, network, path, tigrou = half_saved()
@@ -792,6 +798,7 @@ def test_again_sends_nothing_that_was_cancelled(half_sent):
     tigrou.expect("left", name="Minou")
 
 
+@pytest.mark.long
 def test_cancel_what_waits_for_its_turn(half_sent, home):
     minou, network, path, tigrou = half_sent()
     for name in ("one.txt", "two.txt", "three.txt"):
@@ -823,6 +830,7 @@ def test_cancel_a_saving_that_waits_for_its_turn(half_saved, home):
         "big.bin", "one.txt", "three.txt"}
 
 
+@pytest.mark.long
 def test_cancel_what_cannot_be_cancelled(server, join, enter, home):
     """What nobody asked for, what is over, and what there never was."""
     tigrou = join("Tigrou")
@@ -920,6 +928,7 @@ def test_who_is_muted_sends_no_files(start_server, join, enter, home):
     tigrou.expect("left", skip=("joined", "notice"), name="Minou")
 
 
+@pytest.mark.long
 def test_a_pipe_waits_as_long_as_a_file_moves(start_server, join, plain, home):
     """To its clock, which is quick, it takes a minute; 30 s without news would be
     the end. And as long as it moves, nobody asks where the receipt is."""
@@ -1111,6 +1120,7 @@ def test_leaving_in_the_middle(half_saved, how):
     assert list(path.parent.iterdir()) == []
 
 
+@pytest.mark.long
 @POSIX
 def test_leaving_while_a_file_is_sent(half_sent):
     minou, network, path, tigrou = half_sent(terminal=True)

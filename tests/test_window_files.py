@@ -23,7 +23,7 @@ from people import COMINGS, Person
 from screen import wait_until, why_no_screen, xdotool
 from test_window import (click, close_well, colour_pairs, contrast, minou, open_client,
                          open_window, stopped)
-from test_window_pictures import png
+from test_window_pictures import lateness, png
 
 FIXTURES = (minou, open_client, open_window)
 KIB, MIB = 2**10, 2**20
@@ -465,7 +465,10 @@ def red(width, height):
 
 
 def pixel(x, y):
-    """The colour of a point of the screen, as a person would see it."""
+    """The colour of a point of the screen, as a person would see it.
+
+    By a program that is rarely there: who asks this is a test only for --long.
+    """
     if not shutil.which("import"):
         pytest.skip("ImageMagick's `import` is not installed")
     return tuple(subprocess.run(
@@ -473,8 +476,22 @@ def pixel(x, y):
          "rgb:-"], stdout=subprocess.PIPE, check=True, timeout=20).stdout)
 
 
+def test_a_picture_comes_by_itself(minou, home, join):
+    send_file(join("Tigrou"), red(200, 100), "photo.png")
+    card = Seen(minou, "photo.png")
+    minou.until(lambda: card.has_picture)
+    assert card.card.image.get(190, 90) == (255, 0, 0)
+    assert not tree(home), "nobody has saved it"
+    assert card.words == ["Save", "Save as…"]
+    card.press("Save")
+    minou.until(lambda: card.words == ["Open folder"])
+    assert (home / "Downloads" / "photo.png").read_bytes() == red(200, 100)
+    assert card.has_picture
+
+
 @from_outside
-def test_a_picture_comes_by_itself_and_is_seen(minou, home, join):
+@pytest.mark.long
+def test_a_picture_is_seen(minou, home, join):
     send_file(join("Tigrou"), red(200, 100), "photo.png")
     minou.root.lift()
     card = Seen(minou, "photo.png")
@@ -484,12 +501,6 @@ def test_a_picture_comes_by_itself_and_is_seen(minou, home, join):
     x, y = picture.winfo_rootx(), picture.winfo_rooty()
     wait_until(lambda: minou.root.update() or pixel(x + 190, y + 90) == (255, 0, 0))
     assert pixel(x + 5, y + 5) == (255, 0, 0) != pixel(x + 5, y - 4)
-    assert not tree(home), "nobody has saved it"
-    assert card.words == ["Save", "Save as…"]
-    card.press("Save")
-    minou.until(lambda: card.words == ["Open folder"])
-    assert (home / "Downloads" / "photo.png").read_bytes() == red(200, 100)
-    assert card.has_picture
 
 
 def test_pictures_go_with_the_window(minou, home, tmp_path, join):
@@ -517,6 +528,9 @@ def test_what_only_says_that_it_is_a_picture(minou, home, join):
         tigrou.say(f"Have you seen {name}?")
         minou.until(lambda: f"Have you seen {name}?" in minou.shown())
         minou.until(lambda: card.words == ["Save", "Save as…"])
+        # What does not begin as a picture is not even tried.
+        tried = data.startswith((b"\x89PNG", b"GIF8"))
+        minou.until(lambda: ("no picture that can be shown" in card.text) == tried)
         assert not card.has_picture
         card.press("Save")
         minou.until(lambda: card.words == ["Open folder"])
@@ -626,24 +640,6 @@ def test_our_files_stand_where_the_others_have_them(minou, server, home, join):
     fresh.frame.pack(fill="both", expand=True)
     minou.until(lambda: order(view) == order(fresh))
     assert [line for line in order(view) if line.endswith(" bytes)")]
-
-
-def lateness(desk, done):
-    """How late a 10 ms timer is at p99, in ms, until something is done."""
-    late, end = [], time.monotonic() + 20
-
-    def tick(due):
-        now = time.monotonic()
-        late.append(now - due)
-        if now > end or (done() and len(late) > 100):
-            desk.root.quit()
-        else:
-            desk.root.after(10, tick, now + 0.01)
-
-    desk.root.after(10, tick, time.monotonic() + 0.01)
-    desk.root.mainloop()
-    assert not desk.errors and done(), desk.errors
-    return 1000 * sorted(late)[len(late) * 99 // 100]
 
 
 @pytest.mark.parametrize("name, data", [
