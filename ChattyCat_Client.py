@@ -2314,6 +2314,8 @@ class Exchange(Conversations):
         Into a folder that nobody else can look into and that goes when we go: who only
         looks on must not find their disk full of what others have sent.
         """
+        if self.shared.get(line.file.number) is not line:
+            return                      # of a server that we have left meanwhile
         self.shown_bytes += line.file.size
         if self.shown_bytes > PICTURES_BYTES:       # “Save” brings it, if it is wanted
             return
@@ -3605,10 +3607,11 @@ def paint(path, side, ground) -> int:
     """
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource                 # Windows has none
-        # No more than 1 GiB, and 10 s of a processor, whatever becomes of our parent.
-        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        # Whatever becomes of our parent: no file when it crashes, 10 s of a processor
+        # and 1 GiB of memory (the last one, since macOS may refuse it).
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))    # no file of a crash
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
     root = tk.Tk()
     root.withdraw()                     # no window of it is ever seen
     image = load_picture(root, path, int(side))
@@ -3764,7 +3767,7 @@ class Card:
         self.listen()
         self.draw()
         if self.wants_picture():
-            self.frame.after_idle(chat.fetch_picture, line)
+            look.root.after_idle(chat.fetch_picture, line)
 
     def button(self, text, command):
         """Make a button; draw() shows it while it makes sense."""
@@ -3778,7 +3781,7 @@ class Card:
         self.frame.bind("<Destroy>", self.forget)
         # It has become higher, by a picture.
         self.frame.bind("<Configure>", lambda event:
-                        self.frame.after_idle(self.view.follow))
+                        self.look.root.after_idle(self.view.follow))
         # Over a card, too, the wheel scrolls the conversation.
         for widget in (self.frame, *self.frame.winfo_children(),
                        *self.buttons.winfo_children()):
@@ -3864,10 +3867,8 @@ class Card:
         self.draw_picture(shared.picture or shared.path)
 
     def draw_picture(self, path):
-        """Let the picture be read, once it is here; but try it only once.
-
-        Ours are shown as well, from where they lie: one wants to see what others see.
-        """
+        """Let the picture be read, once it is here; but try it only once. (Ours too, to
+        see what others see.)"""
         if path and path != self.tried and not self.is_moving():
             self.tried = path
             if may_be_picture(path):
@@ -3948,13 +3949,14 @@ class Places:
     def look_soon(self):
         """What is in sight may be something else now: look, when Tk has drawn it."""
         if self.looking is None:
-            self.looking = self.text.after_idle(self.look)
+            # Of the root, not of this Text: that may be gone by then, and Tk complain.
+            self.looking = self.view.look.root.after_idle(self.look)
 
     def look(self):
         """Put a card into the lowest place that is in sight, and look once more: all
         that stands above has moved by that."""
         self.looking = None
-        # (We may have gone to another server meanwhile, and the Text with it.)
+        # (The Text may be gone, since we went to another server.)
         if not (self.text.winfo_exists() and self.text.winfo_viewable()):
             return
         bottom = self.text.index(f"@0,{self.text.winfo_height()}")
@@ -4080,7 +4082,7 @@ class Messages:
     def follow(self):
         """Show the newest line, if the user is there. Whoever has scrolled up reads
         something, and must not be torn away from it by each new line."""
-        if self.stick:
+        if self.stick and self.text.winfo_exists():
             self.text.see("end")
 
     # --- lines

@@ -52,8 +52,7 @@ OVER_TLS = {
     "test_files": (
         "test_a_file_for_everybody", "test_a_file_for_one", "test_sizes",
         "test_bad_chunks_leave_the_upload_where_it_was",
-        "test_an_upload_goes_on_where_it_broke_off", "test_two_downloads_at_once",
-        "test_a_hundred_people_send_a_file_at_once"),
+        "test_an_upload_goes_on_where_it_broke_off", "test_two_downloads_at_once"),
     "test_history": (
         "test_all_of_it_survives_a_kill",
         "test_a_ref_from_before_the_kill_is_answered_with_the_first_receipt",

@@ -325,6 +325,7 @@ def test_a_line_that_comes_again_is_shown_once(host):
     assert len(numbers(host.client)) == 1
 
 
+@pytest.mark.long
 def test_ten_thousand_files(host, home):
     host.send(*[host.line(f"{at}.txt", b"%d" % at) for at in range(10_000)])
     host.still_talks()

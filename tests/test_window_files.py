@@ -223,6 +223,7 @@ NAMES = ["a" * 251 + ".txt", "w" * 60, "…", "😀🐈.txt", "a\u0301b.txt", "�
          "%s {x} $y", "[exit]", "-text", "}{"]
 
 
+@pytest.mark.long
 def test_names(minou, home, join):
     tigrou = join("Tigrou")
     for number, name in enumerate(NAMES, 1):
@@ -415,6 +416,7 @@ def test_it_goes_on_where_it_broke(start_server, enter, home, join, way):
         assert (home / "Downloads" / "big.bin").read_bytes() == data
 
 
+@pytest.mark.long
 @posix
 def test_the_server_is_gone_for_good_in_the_middle(start_server, enter, home, join):
     server = start_server("--rate", 0)
@@ -439,6 +441,7 @@ def test_the_server_is_gone_for_good_in_the_middle(start_server, enter, home, jo
     assert tree(home) == {"mine.bin": 2 * MIB}
 
 
+@pytest.mark.long
 def test_another_server_in_the_middle(start_server, enter, home, join):
     server, other = start_server("--rate", 0), start_server("--rate", 0)
     tigrou, felix = join("Tigrou", server), join("Félix", other)
@@ -520,6 +523,7 @@ NO_PICTURES = {
     "six bytes.gif": b"GIF89a", "something else.gif": red(20, 10)[1:]}
 
 
+@pytest.mark.long
 def test_what_only_says_that_it_is_a_picture(minou, home, join):
     tigrou = join("Tigrou")
     for name, data in NO_PICTURES.items():
@@ -866,6 +870,7 @@ def test_closing_in_the_middle_of_an_upload(open_client, start_server, home, tmp
         close_well(window)
 
 
+@pytest.mark.long
 @from_outside
 def test_closing_in_the_middle_of_a_download(open_client, start_server, home, tmp_path):
     server = start_server("--rate", 0)
