@@ -163,8 +163,10 @@ def client(bad_network):
 over_both = pytest.mark.parametrize("tls", ["tcp", "tls"], indirect=True)
 
 
-@over_both
-@pytest.mark.parametrize("to", [None, "Tigrou"])
+@pytest.mark.parametrize("tls, to", [
+    ("tcp", None), ("tls", "Tigrou"),
+    pytest.param("tls", None, marks=pytest.mark.long),
+    pytest.param("tcp", "Tigrou", marks=pytest.mark.long)], indirect=["tls"])
 def test_ten_mib_up_and_down(start_server, travel, to):
     server = start_server()
     data = some_bytes(SIZE)

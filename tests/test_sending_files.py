@@ -252,6 +252,7 @@ def test_to_one_alone(server, join, enter, home):
     arrives(felix, "public.txt", b"Meow!")
 
 
+@pytest.mark.long
 def test_to_oneself(server, enter, home):
     minou = enter(server)
     minou.type_line("/msg Minou")
@@ -262,6 +263,7 @@ def test_to_oneself(server, enter, home):
     assert saved(minou, number).read_bytes() == b"Meow!"
 
 
+@pytest.mark.long
 def test_a_file_of_ones_own_can_be_saved_too(server, join, enter, home):
     tigrou = join("Tigrou")
     minou = enter(server)
@@ -310,6 +312,7 @@ def test_names(server, enter, home, join):
             assert name.startswith(path.stem[:40])
 
 
+@pytest.mark.long
 def test_a_path_that_begins_with_a_tilde(server, join, enter, home):
     tigrou = join("Tigrou")
     minou = enter(server)
@@ -362,6 +365,7 @@ def test_where_it_is_saved(server, join, enter, home):
     assert (folder / "old.png").read_bytes() == b"an old one"
 
 
+@pytest.mark.long
 def test_a_half_file_of_somebody_else_is_left_alone(server, join, enter, home):
     """Its name is the one that ours would have while it comes."""
     tigrou = join("Tigrou")
@@ -418,6 +422,7 @@ def test_the_folder_is_removed_meanwhile(half_saved):
     assert saved(minou, number).read_bytes() == some_bytes(2 * MIB)
 
 
+@pytest.mark.long
 @POSIX
 def test_a_name_that_is_a_link_to_nowhere(server, join, enter, home):
     """Written through it, the file would be anywhere but there."""
@@ -532,6 +537,7 @@ def test_nobody_to_send_it_to(start_server, join, enter, home):
     still_talks(minou, tigrou, skip=COMINGS)
 
 
+@pytest.mark.long
 def test_not_connected(start_server, enter, home):
     server = start_server()
     minou = enter(server)
@@ -578,6 +584,7 @@ def test_a_full_disk(server, join, enter, home):
     assert saved(minou, small).read_bytes() == b"Woof!"
 
 
+@pytest.mark.long
 def test_it_is_not_kept_any_more(start_server, join, enter, home):
     """The operator has removed it."""
     server = start_server(console=True)
@@ -657,6 +664,7 @@ def test_several_go_one_after_the_other(server, join, enter, home):
     assert minou.status() == 0
 
 
+@pytest.mark.long
 def test_only_one_is_on_its_way(odd, plain, home):
     minou = plain(odd, "--name", "Minou", HOME=str(home))
     side = odd.let_in(limits=LIMITS)
@@ -679,6 +687,7 @@ def test_only_one_is_on_its_way(odd, plain, home):
     assert (second["type"], second["name"]) == ("upload", "two.txt")
 
 
+@pytest.mark.long
 def test_several_are_saved(server, join, enter, home):
     tigrou = join("Tigrou")
     minou = enter(server)
@@ -890,6 +899,7 @@ def test_a_pipe_whose_file_is_refused(start_server, join, plain, home, trouble):
     minou.expect("left", name="Bot", reason="bye")
 
 
+@pytest.mark.long
 def test_a_pipe_whose_file_the_server_refuses(odd, plain, home):
     bot = plain(odd, "--name", "Bot", HOME=str(home))
     side = odd.let_in(limits=LIMITS)
@@ -904,6 +914,7 @@ def test_a_pipe_whose_file_the_server_refuses(odd, plain, home):
     assert bot.status() == 1
 
 
+@pytest.mark.long
 def test_a_pipe_where_the_server_has_no_room_left(start_server, join, plain, home):
     server = start_server("--all-files", 1)
     minou = join("Minou", server)
@@ -915,6 +926,7 @@ def test_a_pipe_where_the_server_has_no_room_left(start_server, join, plain, hom
     refusal(bot, "photo.png")
 
 
+@pytest.mark.long
 def test_who_is_muted_sends_no_files(start_server, join, enter, home):
     server = start_server(console=True)
     tigrou = join("Tigrou", server)
@@ -958,6 +970,7 @@ def test_a_pipe_that_saves_a_file(server, join, plain, home):
     assert (home / "Downloads" / "photo.png").read_bytes() == some_bytes(MIB)
 
 
+@pytest.mark.long
 def test_a_pipe_that_cannot_save_a_file(server, join, plain, home):
     minou = join("Minou")
     options, env = at_home(server, home)
@@ -1003,6 +1016,7 @@ def killed_and_back(start_server, network, *options):
     return start_server("--rate", 0, "--port", network.server.port, *options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resumed", [True, False])
 def test_the_receipt_of_a_file_was_lost(odd, plain, home, resumed):
     """A server that knows us gives it again. To another one it is not sent behind our
@@ -1093,6 +1107,7 @@ def test_what_is_typed_while_cut_off(start_server, enter, join, home, tmp_path,
     assert "private.txt" not in [came.get("name") for came in until_now(felix)]
 
 
+@pytest.mark.long
 def test_logging_out_in_the_middle(half_saved):
     minou, network, path, tigrou = half_saved()
     minou.type_line("/disconnect")

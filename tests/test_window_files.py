@@ -174,6 +174,7 @@ def test_a_file_of_somebody_is_saved_by_a_click(minou, home, join):
     minou.types_into(minou.box)
 
 
+@pytest.mark.long
 def test_saved_beside_what_is_there(minou, home, join):
     tigrou = join("Tigrou")
     (home / "Downloads").mkdir()
@@ -205,6 +206,7 @@ def test_a_file_of_ours(minou, home, join):
     assert "Try again" not in card.words and minou.shown().count("●\tMinou") == 1
 
 
+@pytest.mark.long
 def test_to_one_alone(minou, home, join):
     tigrou, felix = join("Tigrou"), join("Félix")
     minou.until(lambda: minou.chat.count == 3)
@@ -249,6 +251,7 @@ def test_what_is_gone_from_the_server(start_server, enter, home, join):
     assert not tree(home) and "Save" in card.words
 
 
+@pytest.mark.long
 def test_a_place_where_nothing_can_be_saved(minou, home, join):
     make(home, "Downloads", b"this is a file, and no folder")
     send_file(join("Tigrou"), b"Woof!", "essay.txt")
@@ -313,6 +316,7 @@ def test_progress_cancel_and_once_more(start_server, enter, home, join):
     assert (home / "Downloads" / "big.bin").read_bytes() == data
 
 
+@pytest.mark.long
 def test_an_upload_is_cancelled_and_sent_again(start_server, enter, home, join,
                                                tmp_path):
     server = start_server("--rate", 0, "--files", tmp_path / "files")
@@ -353,6 +357,7 @@ def test_refused_and_tried_again(start_server, enter, home, join):
     minou.until(lambda: "\n" not in one.text)
 
 
+@pytest.mark.long
 def test_only_the_one_that_was_clicked_is_tried_again(start_server, enter, home, join):
     """Two have failed; who clicks on the second does not send the first."""
     server = start_server(console=True)
@@ -506,6 +511,7 @@ def test_a_picture_is_seen(minou, home, join):
     assert pixel(x + 5, y + 5) == (255, 0, 0) != pixel(x + 5, y - 4)
 
 
+@pytest.mark.long
 def test_pictures_go_with_the_window(minou, home, tmp_path, join):
     send_file(join("Tigrou"), red(20, 10), "photo.png")
     minou.until(lambda: Seen(minou, "photo.png").has_picture)
@@ -554,6 +560,7 @@ def test_what_nobody_looks_at_is_not_fetched(minou, tmp_path, home, join):
     minou.until(lambda: Seen(minou, "private.png").has_picture)
 
 
+@pytest.mark.long
 def test_pictures_too_large_to_come_by_themselves(minou, tmp_path, home, join):
     big = red(20, 10) + b"x" * client.PICTURE_BYTES     # what is behind its end is free
     tigrou = join("Tigrou")
@@ -820,6 +827,7 @@ def test_save_as(minou, home, join):
     assert (home / "other (1).txt").read_bytes() == b"Woof!"
 
 
+@pytest.mark.long
 @from_outside
 def test_it_is_for_those_who_were_in_sight_when_it_was_chosen(minou, home, join):
     """Somebody goes while the dialog is open, and one is back with everybody."""
@@ -836,6 +844,7 @@ def test_it_is_for_those_who_were_in_sight_when_it_was_chosen(minou, home, join)
     felix.expect("people", skip=COMINGS)        # and no file
 
 
+@pytest.mark.long
 @from_outside
 def test_the_chat_goes_on_behind_the_dialog(open_client, server, home, join):
     tigrou = join("Tigrou")
