@@ -1288,9 +1288,9 @@ TELL_SECONDS = 0.1          # between two looks at a progress bar
 class Transfer:
     """A file on its way. Only the file thread changes it, all others look at it.
 
-        waiting    for its turn, or for the connection to come back
+        waiting    for its turn
         reading    to be hashed, before it goes up
-        running    pieces travel
+        running    pieces travel, or will when the connection is back
         done       up: all may have it; down: it lies at `path`
         failed     `trouble` says why, and what had come of it is removed
     """

@@ -2343,8 +2343,7 @@ class MessageHandlers:
                             "the protocol; your program is older or newer.")
         self.door.check(person, field(message, "password", default=None))
         # A session that we do not know is no mistake: this server may be a new one
-        # that keeps no history. Then they come in as somebody new, under their name,
-        # and `resumed` tells them so.
+        # without a history. Then they come in as somebody new; `resumed` tells them.
         secret = field(message, "session", default="")
         since = field(message, "since", int, default=None)
         session = self.room.sessions.of_secret(secret) if secret else None
@@ -2785,8 +2784,7 @@ class Postman:
                 self.room.history.write(batch.rows, batch.sessions.values(),
                                         batch.files)
         except HistoryError as problem:
-            # A full disk. What was not written is not sent, and so nobody gets a
-            # receipt: each will send it again to the next server.
+            # A full disk. Nobody gets a receipt, so each will send it again later.
             self.fail(problem)
         for person in batch.first:
             self.begin(person, batch)
