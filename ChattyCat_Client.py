@@ -2319,8 +2319,10 @@ class Exchange(Conversations):
         self.shown_bytes += line.file.size
         if self.shown_bytes > PICTURES_BYTES:       # “Save” brings it, if it is wanted
             return
-        self.pictures = self.pictures or tempfile.mkdtemp(prefix="chattycat-pictures-")
-        self.fetch(line, os.path.join(self.pictures, str(line.file.number)))
+        with contextlib.suppress(OSError):          # no room there: the same
+            self.pictures = self.pictures or tempfile.mkdtemp(
+                prefix="chattycat-pictures-")
+            self.fetch(line, os.path.join(self.pictures, str(line.file.number)))
 
     def fetch(self, line, path):
         """Bring a file to this place, or to the next one that is free: whoever saves it
@@ -3159,15 +3161,7 @@ class LoginCard:
                 text = text.replace(found, f"{found[:39]}\n{found[40:]}")
         self.sentence.config(wraplength=self.look.px(380 if asks else 280))
         self.say(text, colour)
-        self.hint.config(text="" if asks else "Enter connects")
-        self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
-        px = self.look.px
-        show(self.fields, not asks, row=1, sticky="ew")
-        show(self.button, not asks, row=3, sticky="ew", pady=(px(10), 0))
-        show(self.trust, self.chat.can_trust(), row=4, sticky="ew", pady=(px(10), 0))
-        show(self.back, asks, row=5, sticky="ew", pady=(px(6), 0))
-        show(self.offer, self.chat.can_start_server(), row=6, sticky="ew",
-             pady=(px(6), 0))
+        self.show_doors(asks)
         self.tls.set(self.chat.login.tls)
         if asks:
             self.back.focus_set()       # an Enter too many must not trust anybody
@@ -3178,6 +3172,19 @@ class LoginCard:
             # All of it selected: what is typed next takes its place.
             entry.focus_set()
             entry.selection_range(0, "end")
+
+    def show_doors(self, asks):
+        """Show the entries and the buttons that make sense now; `asks`: whether a
+        fingerprint has to be compared."""
+        self.hint.config(text="" if asks else "Enter connects")
+        self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
+        px = self.look.px
+        show(self.fields, not asks, row=1, sticky="ew")
+        show(self.button, not asks, row=3, sticky="ew", pady=(px(10), 0))
+        show(self.trust, self.chat.can_trust(), row=4, sticky="ew", pady=(px(10), 0))
+        show(self.back, asks, row=5, sticky="ew", pady=(px(6), 0))
+        show(self.offer, self.chat.can_start_server(), row=6, sticky="ew",
+             pady=(px(6), 0))
 
     def show_where(self):
         """Let the entries name the server that has answered.
@@ -3580,7 +3587,7 @@ def load_by_pillow(root, path, side):
         from PIL import Image, ImageOps
         with open(path, "rb") as file:
             # A JPEG can come in several passes ("scans", FF DA), each finer than the
-            # last. Usual are 10 at most; with 10,000 we would stand for 2 s (measured).
+            # last. Usual are 10 at most; with 10,000 it takes 2 s (measured).
             if file.read().count(b"\xff\xda") > 100:
                 return None
         # Only these: others of its formats start programs, to draw PostScript.
@@ -3742,11 +3749,10 @@ class Card:
     def __init__(self, view, look, chat, line):
         """`view`: the Messages in which it stands."""
         self.view, self.look, self.chat, self.line = view, look, chat, line
-        parent = view.text
-        px, self.parent = look.px, parent
+        px = look.px
         # The path of the picture that was tried, what came of it, whether it is none.
         self.tried, self.image, self.broken = "", None, False
-        self.frame = tk.Frame(parent, bg=look["surface"], padx=px(12), pady=px(8),
+        self.frame = tk.Frame(view.text, bg=look["surface"], padx=px(12), pady=px(8),
                               highlightthickness=1, highlightbackground=look["border"])
         self.picture = tk.Label(self.frame, bg=look["surface"], bd=0)
         self.name = look.label(self.frame, "name")
@@ -3835,8 +3841,8 @@ class Card:
 
     def room(self):
         """Return how wide a card can be here, in pixels."""
-        px = self.look.px
-        return max(px(120), min(px(PICTURE_SIDE), self.parent.winfo_width() - px(90)))
+        px, there = self.look.px, self.view.text.winfo_width()
+        return max(px(120), min(px(PICTURE_SIDE), there - px(90)))
 
     def draw(self):
         """Show how it is now."""
