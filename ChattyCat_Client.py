@@ -25,11 +25,10 @@ Three layers, and each knows only the one below it:
     Chat                  people, conversations, commands; knows no screen
     Window, PlainLines    two faces of the same chat
 
-If you read only one thing, read region 4. If two, then Window.drain() in region 21 as
+If you read only one thing, read region 4. If two, then Window.drain() in region 29 as
 well: there the network meets the window.
 
-The regions, in reading order (what a region uses stands above it; 20 is kept for the
-wire view, which is not here yet):
+The regions, in reading order (what a region uses stands above it):
    1  Settings and the last login — the command line, and small files
    2  The wire — bytes to messages and back; names, text, times, TLS
    3  Reaching a server — starting one, knowing one again, why there is none
@@ -37,33 +36,45 @@ wire view, which is not here yet):
    5  Files on the disk — names that are safe and free, and nothing half
    6  A file on its way — up or down, piece by piece
    7  The file thread — a third queue; one file after the other
-   8  Lines and logs — conversations, on the screen and in files
-   9  Conversations — people, messages, receipts: what the server tells us
-  10  Sent and saved — the files in the conversations
-  11  Logging in — and out, and trusting a server
-  12  Commands — command_msg, … found by name
-  13  The window: look — colours, fonts, sizes
-  14  The window: login — the card in the middle
-  15  The window: people — the list on the left
-  16  The window: pictures — which are shown, and how large
-  17  The window: files — a card for each
-  18  The window: messages — one Text for each conversation
-  19  The window: composer and menus — what stands above and below the messages
-  21  The window: all together — where the network meets the screen
-  22  Plain lines: printed — the same chat without a window
-  23  Plain lines: typed — what a keyboard or a pipe brings
-  24  Main — which face to show
+   8  The wire, watched — the newest lines, as they travelled
+   9  Lines — what is shown, and that it harms nobody
+  10  The notebook — conversations, what is unread, and the log
+  11  Conversations — people, messages, receipts: what the server tells us
+  12  Sent and saved — the files in the conversations
+  13  Logging in — and out, and trusting a server
+  14  Commands — command_msg, … found by name
+  15  Typing — what was sent before, names that complete themselves
+  16  The window: emoji — pictures in the text, on every Tk
+  17  The window: look — colours, fonts, sizes
+  18  The window: login — the card in the middle
+  19  The window: people — the list on the left
+  20  The window: pictures — which are shown, and how large
+  21  The window: files — a card for each
+  22  The window: text to read — scrolling, links, copying
+  23  The window: messages — one Text for each conversation
+  24  The window: composer and menus — what stands above and below the messages
+  25  The window: the wire — F12: every line as it travels
+  26  The window: toasts — what comes while one looks elsewhere
+  27  The window: help — F1: keys and commands; and what this is
+  28  The window: its parts — made, and bound to keys
+  29  The window: all together — where the network meets the screen
+  30  Plain lines: printed — the same chat without a window
+  31  Plain lines: typed — what a keyboard or a pipe brings
+  32  Main — which face to show
 
-To add a command, write one method command_<word> in region 12; its docstring is its
-line in /help. To understand a new kind of message, one method on_<type> in region 9.
+To add a command, write one method command_<word> in region 14; its docstring is its
+line in /help. To understand a new kind of message, one method on_<type> in region 11.
 """
 import argparse
 import binascii
 import collections
 import contextlib
 import dataclasses
+import gc
 import getpass
 import hashlib
+import html
+import importlib.util
 import io
 import json
 import logging.handlers
@@ -231,8 +242,11 @@ def read_options(words=None):
                          "terminal shows it")
     options.add_argument("--plain", action="store_true",
                          help="no window: type and read lines in this terminal")
-    options.add_argument("--theme", choices=("auto", "light", "dark"), default="auto",
-                         help="the window's colours (default: auto, as the system)")
+    options.add_argument("--terminal", action="store_true", help="no window: draw the "
+                         "chat on this terminal, with colours and a list of people")
+    options.add_argument("--theme", choices=("auto", "light", "dark"),
+                         help="the window's colours (default: what you chose in its "
+                         "menu, at first auto: as the system)")
     options.add_argument("--log-chat", metavar="DIR", help="write what is said into "
                          "this folder, a text file for each conversation and day")
     options.add_argument("--log", metavar="FILE", help="write what the program does, "
@@ -655,7 +669,7 @@ def receive(sock) -> bytes:
         return b""
 
 
-def send_all(sock, outbox, tls):
+def send_all(sock, outbox, tls, tap=None):
     """The send thread: what the main thread leaves in the outbox goes out.
 
     One for each connection, so that none ever sends into the next one. sendall()
@@ -667,6 +681,8 @@ def send_all(sock, outbox, tls):
             if callable(data):          # no bytes: somebody wants to know that all in
                 data()                  # front of it has left (see Upload.send_piece)
             else:
+                if data and tap:        # before it leaves, or its answer is there first
+                    tap.line("→", data)
                 sock.sendall(data if tls is None else tls.encrypt(data))
         if tls is not None:
             sock.sendall(tls.encrypt(None))     # TLS has a goodbye of its own
@@ -868,13 +884,14 @@ class Connection:
     """
 
     def __init__(self, host: str, port: int, name: str, password="", known=None,
-                 session="", since=0, files=None):
+                 session="", since=0, files=None, tap=None):
         """`known`: the fingerprint that the server must have, "" if it is not known
         yet; None: without TLS. `session` and `since` are of an earlier login. `files`:
-        the file thread, if there is one (see Files.take)."""
+        the file thread, if there is one (see Files.take); `tap`: who keeps the lines
+        for the wire view."""
         self.host, self.port, self.name, self.password = host, port, name, password
         self.known, self.more = known, {}       # more for the last event, see run()
-        self.files = files
+        self.files, self.tap = files, tap
         # The secret by which the server knows us again, and the highest id that came.
         self.session, self.since = session, since
         # A Queue hands things from thread to thread, in order. This one is bounded:
@@ -954,6 +971,8 @@ class Connection:
     def tell(self, state, text, **more):
         """Hand over how the connection is, and write it into the program log."""
         LOG.info("%s: %r", state, text)     # %r: no newline of a server's makes a line
+        if self.tap:
+            self.tap.note(text)
         self.put("status", dict(state=state, text=text, **more))
 
     def run(self):
@@ -1018,8 +1037,8 @@ class Connection:
             self.tell("greeting", f"Connected to {self.host}:{self.port}; "
                       "waiting for its welcome …")
             tls = self.greet(outbox)
-            threading.Thread(target=send_all, args=(sock, outbox, tls), daemon=True,
-                             name="send").start()
+            threading.Thread(target=send_all, args=(sock, outbox, tls, self.tap),
+                             daemon=True, name="send").start()
             try:
                 for came in lines(source(sock, outbox, tls)):
                     for line in filter(None, came):     # not the blank ones
@@ -1049,6 +1068,8 @@ class Connection:
 
     def take_in(self, line: bytes):
         """Turn one line into an event. Raises WireError if this is no ChattyCat."""
+        if self.tap:
+            self.tap.line("←", line)
         try:
             message = decode(line)
         except WireError as problem:
@@ -1272,6 +1293,26 @@ class SharedFile:
 
     def __str__(self):
         return f"{self.name} ({size_in_words(self.size)})"
+
+
+def open_outside(what):
+    """Show a saved file in its folder, or open a link; OSError if no program here does.
+
+    The file itself is never opened by us: it comes from somebody else, and may be a
+    program. And no shell is used, which could obey what stands in its name.
+    """
+    link = re.match("https?://", what, re.IGNORECASE)
+    if os.name == "nt":
+        if link:
+            os.startfile(what)          # as a double click; explorer trips over a "="
+            return
+        command = ["explorer", "/select,", what]
+    elif sys.platform == "darwin":
+        command = ["open", what] if link else ["open", "-R", what]
+    else:
+        command = ["xdg-open", what if link else os.path.dirname(what)]
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
 # endregion
 
 
@@ -1698,7 +1739,107 @@ class Files:
 # endregion
 
 
-# region 8. Lines and logs  (lesson 15)
+# region 8. The wire, watched  (lesson 04)
+# A tap on a line hears what goes over it, and changes nothing. Ours keeps the newest
+# lines for the one who wants to see what really travels: the wire view, F12.
+TAPPED_LINES = 2_000
+TAPPED_BYTES = 1_000        # of each line; whole, 2,000 pieces of files take 87 MB
+# A session of our server is a number and this, which nobody can guess.
+SESSION = re.compile(rb"\.[\w-]{43}")
+# Where a secret may be: so the names of the two fields begin; a session; and JSON can
+# write any of these letters as \u and its number.
+SUSPICIOUS = re.compile(rb"pass|sess|\\u|" + SESSION.pattern)
+DOTS = "•••"
+
+
+def without_secrets(line: bytes) -> bytes:
+    """Return a line with dots for every password and session, and else as it is.
+
+    Not by searching the text for "password": JSON can write it "pass\\u0077ord" too. So
+    the line is decoded, and encoded again without them (as the server's --trace does).
+    """
+    hidden = []
+
+    def hide(pairs):
+        # json calls this for each object, however deep inside, with its fields.
+        keys = [key for key, _ in pairs if re.search("pass|sess", key)]
+        hidden.extend(keys)
+        return {**dict(pairs), **dict.fromkeys(keys, DOTS)}
+
+    try:
+        safe = encode(json.loads(line, object_pairs_hook=hide))[:-1]
+    except (ValueError, RecursionError):
+        # No JSON, so nobody can say where in it the secret would be.
+        return b"(this is no message, and perhaps there is a secret in it)"
+    # Only if there was one: what is encoded again may differ in its spaces.
+    shown = safe if hidden or SESSION.search(safe) else line
+    return SESSION.sub(DOTS.encode(), shown)
+
+
+class Tap:
+    """The newest lines of the wire, in both directions, as they travelled.
+
+    It belongs to the chat and not to a connection, so it knows those of before a break
+    too. With TLS the lines are those inside of it. A line is (time, way, bytes, thread,
+    text); a note on the connection has None for its bytes.
+    """
+
+    def __init__(self):
+        # The send thread and the receive thread append, the main thread takes away.
+        # Each of these is one step for a deque, which no other thread can see half
+        # done; so there is no lock, and nobody waits. To go through one while a thread
+        # appends is no single step, and raises: hence the second one, which the main
+        # thread has for itself.
+        self.fresh = collections.deque(maxlen=TAPPED_LINES)
+        self.lines = collections.deque(maxlen=TAPPED_LINES)
+
+    def line(self, way: str, line: bytes):
+        """Keep a line that goes out ("→") or has come in ("←").
+
+        Secrets are not kept at all, so no picture and no copy of the view can have one.
+        2 µs a line, about as long as decode() takes.
+        """
+        # The newline counts, wherever it was taken off.
+        line = line.rstrip(b"\n")
+        size = len(line) + 1
+        # A little further than what is kept: a session could begin at the end of that.
+        if SUSPICIOUS.search(line, 0, TAPPED_BYTES + 100):
+            line = without_secrets(line)
+        if len(line) > TAPPED_BYTES:
+            more = f" … {len(line) - TAPPED_BYTES:,} more"
+            line = line[:TAPPED_BYTES] + more.encode()
+        self.keep(way, size, line)
+
+    def note(self, text: str):
+        """Keep what happened to the connection, between its lines."""
+        self.keep("·", None, text.encode("utf-8", "replace")[:TAPPED_BYTES])
+
+    def keep(self, way, size, text):
+        self.fresh.append((datetime.now(), way, size, threading.current_thread().name,
+                           text))
+
+    def latest(self) -> list:
+        """Return what is new since the last time; for the main thread alone."""
+        new = [self.fresh.popleft() for _ in range(len(self.fresh))]
+        self.lines.extend(new)
+        return new
+
+
+def row(time, way, size, thread, text) -> tuple:
+    """Return a line of the wire as it is shown: time, way, size and thread, text."""
+    clock = f"{time:%H:%M:%S}.{time.microsecond // 1000:03} "
+    about = " " if size is None else f"{size:>7,} bytes  {thread:<8} "
+    # Whatever a server sends is one row, and all of it can be seen: what is no UTF-8,
+    # and what would drive a screen, as \x1b and the like.
+    text = text.decode("utf-8", "backslashreplace")
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else ascii(character)[1:-1]
+                       for character in text)
+    return clock, way, about, text
+# endregion
+
+
+# region 9. Lines  (lesson 15)
 # The life of a line that is typed here, by its `state`. What never arrives is never
 # hidden: the user must be able to see it.
 #
@@ -1734,6 +1875,43 @@ def clean(text: str) -> str:
         else character for character in text)
 
 
+# Only what a browser opens. A click on "file:" would open a program on our own disk,
+# and other words in front of the ":" start other programs.
+LINK = r"https?://[\w\[][^\s<>\"“”«»]*"
+# Pictures in the font. Most have a block of their own; of the older signs some are one
+# by themselves (Unicode's Emoji_Presentation), the others when U+FE0F follows: ❤️.
+ALONE = ("⌚⌛⏩-⏬⏰⏳◽◾☔☕♈-♓♿⚓⚡⚪⚫⚽⚾⛄⛅⛎⛔⛪⛲⛳⛵⛺⛽"
+         "✅✊✋✨❌❎❓-❕❗➕-➗➰➿⬛⬜⭐⭕")
+PICTURE = f"(?:[\U0001f000-\U0001faff{ALONE}]|[\u203c-\u3299]\ufe0f)"
+# A run of them, with the invisible characters that join two to one.
+EMOJI = f"{PICTURE}(?:{PICTURE}|[\u200d\ufe0f])*"
+# Tk gets slow by many pieces in one line: 200 messages of 360 links each took it 20 s.
+MOST_SPANS = 20
+SPANS = re.compile(f"(?P<link>{LINK})|(?P<emoji>{EMOJI})", re.IGNORECASE)
+
+
+def spans(text: str) -> list:
+    """Cut a text into pairs (piece, kind): kind is "link", "emoji", or "" for words.
+
+    Joined, the pieces are the text again. Every face shows a link as one, and
+    command_open() finds it.
+    """
+    pieces, done = [], 0
+    for found in SPANS.finditer(text):
+        if len(pieces) >= MOST_SPANS:
+            break                       # all that is left are words
+        piece = found[0]
+        if found.lastgroup == "link":
+            # The full stop behind a link ends the sentence, and so does a bracket,
+            # unless the link has one itself: Wikipedia's do.
+            piece = piece.rstrip(".,;:!?'*_" + ("" if "(" in piece else ")]}"))
+        if found.start() > done:
+            pieces.append((text[done:found.start()], ""))
+        pieces.append((piece, found.lastgroup))
+        done = found.start() + len(piece)
+    return pieces + [(text[done:], "")] if text[done:] else pieces
+
+
 @dataclasses.dataclass(eq=False)
 class Line:
     """One line of a conversation.
@@ -1752,6 +1930,8 @@ class Line:
     ref: str = ""
     sent: float = 0.0                   # when it went out, by time.monotonic()
     file: SharedFile = None             # if it is about one
+    mention: bool = False               # whether somebody has named us in it
+    old: bool = False                   # said before we came: nobody need be told
 
 
 class Conversation:
@@ -1764,8 +1944,13 @@ class Conversation:
         self.name, self.color = name, color
         # A deque with `maxlen` forgets the oldest by itself when a new one comes.
         self.lines = collections.deque(maxlen=KEPT_LINES)
-        self.unread = 0
+        # How many lines nobody has looked at, how many of these name us, and the first
+        # of them: above it stands “New messages”, also while they are being read.
+        self.unread, self.mentions, self.first_new = 0, 0, None
         self.draft = ""                 # typed and not sent yet
+        # What was sent from here, for History. Of each conversation its own: with one
+        # for all, a private line would be two keys away from being said to everybody.
+        self.typed = collections.deque(maxlen=200)
         self.gone_at = None             # when to go back to everyone, see tick()
 
     def settle(self, line, receipt):
@@ -1800,8 +1985,10 @@ def read_person(item, key="name"):
     if not isinstance(item, dict):
         raise WireError("bad_message", "A person must be an object.")
     return read_name(item, key), field(item, "color", int) % COLORS
+# endregion
 
 
+# region 10. The notebook  (lesson 15)
 class ChatLog:
     """The chat in text files, one for each conversation and day. Only if asked for.
 
@@ -1871,6 +2058,8 @@ class Notebook:
 
     def __init__(self, face, log):
         self.face, self.log = face, log
+        # Whether somebody looks at the face; one that has a window says so by looks().
+        self.looking = True
         # How the connection is; see Connection for the states. Two more are ours: a
         # name that was taken makes it "choose_name", and without any it is "offline".
         self.status = {"state": "offline", "text": ""}
@@ -1905,14 +2094,27 @@ class Notebook:
         return self.conversations[key]
 
     def add(self, conversation, line):
-        """Add a line; unread if it is somebody else's and nobody looks."""
+        """Add a line; unread if it is somebody else's and nobody looks.
+
+        What is unread, and where it begins, belongs here and not into a face: so all
+        faces agree, and a window that is made anew forgets nothing.
+        """
         conversation.lines.append(line)
         mine = name_key(line.author) == name_key(self.me or "")
-        spoken = line.kind in ("chat", "file", "notice")
-        if spoken and not mine and conversation is not self.current:
-            conversation.unread += 1
-            self.face.people_changed()
+        if line.kind in ("chat", "file", "notice") and not mine:
+            line.mention = self.names_me(line.text)
+            if not line.old and (conversation is not self.current or not self.looking):
+                if not conversation.unread:
+                    conversation.first_new = line
+                conversation.unread += 1
+                conversation.mentions += line.mention
+                self.face.people_changed()
         self.face.line_added(conversation, line)
+
+    def names_me(self, text) -> bool:
+        """Whether our name stands in a text, as a word: “Tom” is not in “tomorrow”."""
+        return self.me is not None and re.search(
+            rf"(?<!\w){re.escape(self.me)}(?!\w)", text, re.IGNORECASE) is not None
 
     def change(self, conversation, line, state):
         """A line's receipt has come, or never will."""
@@ -1938,14 +2140,71 @@ class Notebook:
 
     def show(self, conversation):
         """Make a conversation the one that is shown and typed into."""
+        if conversation is not self.current:
+            self.current.first_new = None       # read, as far as it was
         self.current = conversation
-        conversation.unread = 0
+        conversation.unread = conversation.mentions = 0
         self.face.shown(conversation)
         self.face.people_changed()
+
+    def looks(self, looking: bool):
+        """Take note of whether somebody looks: what comes while nobody does is unread.
+
+        A window that is open on a screen is not being read: its user may be in the
+        editor beside it, and wants to find the place where they left off.
+        """
+        self.looking = looking
+        if looking and self.current.unread:
+            self.current.unread = self.current.mentions = 0
+            self.face.people_changed()
+
+    def talks(self) -> list:
+        """Return the conversations in the order in which the people are listed.
+
+        Everyone first, then ourselves, the others by the alphabet (a list that jumps
+        with each message would be more clever, and one would click on the wrong
+        person), and who has gone last; these only while there is something to read.
+        """
+        me = name_key(self.me or "")
+        keys = sorted((key for key, talk in self.conversations.items()
+                       if key is None or key in self.people or talk.lines
+                       or talk is self.current),
+                      key=lambda key: (key is not None, key not in self.people,
+                                       key != me, key))
+        return [self.conversations[key] for key in keys]
+
+    def step(self, by):
+        """Show the next conversation (1) or the previous one (-1); round and round."""
+        talks = self.talks()
+        self.show(talks[(talks.index(self.current) + by) % len(talks)])
+
+    def show_nth(self, number):
+        """Show the first, second … conversation, if there are so many."""
+        if 1 <= number <= len(self.talks()):
+            self.show(self.talks()[number - 1])
+
+    def command_open(self, number):
+        """/open [N]: open the newest link here, or the N-th newest, in the browser"""
+        # Of what people have said: our own “Opening …” has a link in it, too.
+        links = [piece for line in reversed(self.current.lines) if line.author
+                 for piece, kind in reversed(spans(line.text)) if kind == "link"]
+        at = int(number or 1) if re.fullmatch("[0-9]{0,4}", number) else 0
+        if not 1 <= at <= len(links):
+            self.note("There is no such link here.", "error")
+            return False
+        self.open_link(links[at - 1])
+
+    def open_link(self, link):
+        """Open a link of somebody else: one that spans() has found, and no other."""
+        try:
+            open_outside(link)
+            self.note(f"Opening {link}")
+        except OSError as problem:
+            self.note(f"No program here opens links ({problem.filename}).", "error")
 # endregion
 
 
-# region 9. Conversations  (lesson 15)
+# region 11. Conversations  (lesson 15)
 AWAY_SECONDS = 60           # who was lost this long is gone, and not on the way back
 
 
@@ -1958,7 +2217,7 @@ class Conversations(Notebook):
 
     def __init__(self, face, options):
         super().__init__(face, ChatLog(options.log_chat))
-        self.connection = None
+        self.connection, self.tap = None, Tap()
         self.login, self.known, self.remember = LastLogin().load(), KnownServers(), True
 
     def start_afresh(self):
@@ -2154,6 +2413,7 @@ class Conversations(Notebook):
             # A private line belongs to the conversation with the other one of the two.
             other = (read_name(message, "to") if mine else line.author) if to else None
             conversation = self.conversation_with(other, line.color)
+            line.old = number <= self.logged
             self.add(conversation, line)
         if new and number > self.logged:
             self.write_log(conversation, line)
@@ -2186,7 +2446,7 @@ class Conversations(Notebook):
 # endregion
 
 
-# region 10. Sent and saved  (lesson 18)
+# region 12. Sent and saved  (lesson 18)
 # What one sees of a file is a line like all others: it has an author, a time and a
 # receipt, and counts as unread. What it has besides is a SharedFile, and while that is
 # on its way a Transfer. Here is the main thread's side of the file thread.
@@ -2436,7 +2696,7 @@ class Exchange(Conversations):
 # endregion
 
 
-# region 11. Logging in  (lesson 19)
+# region 13. Logging in  (lesson 19)
 class Logins(Exchange):
     """How the user gets in, and out again; while there is no server, too.
 
@@ -2508,7 +2768,8 @@ class Logins(Exchange):
         # With the session of before, if any: so we get what was said meanwhile, and
         # not all that was ever said.
         self.connection = Connection(host, port, name, password, known, self.session,
-                                     max(self.last_id, self.logged - 50), self.files)
+                                     max(self.last_id, self.logged - 50), self.files,
+                                     self.tap)
 
     def leave_room(self):
         """Forget the room that was shown, and say what it costs.
@@ -2567,8 +2828,9 @@ class Logins(Exchange):
             self.write_log(conversation, dataclasses.replace(
                 line, text=line.text + "  (no receipt)"))
         self.leave_files()
+        heard = not self.trying()       # while we only try to get in, nobody hears it
         self.hang_up()
-        if self.before is not None:
+        if self.before is not None and heard:
             self.before.join(0.5)
         self.local_server.stop()
 
@@ -2600,7 +2862,7 @@ class Logins(Exchange):
 # endregion
 
 
-# region 12. Commands  (lesson 14)
+# region 14. Commands  (lesson 14)
 SLOW_SECONDS = 10           # a line without a receipt for so long is worth a word
 
 
@@ -2627,6 +2889,8 @@ class Chat(Logins):
         Done with: a face may clear its box. Else the text stays there to be mended.
         """
         text = text.strip()
+        if text and [text] != list(self.current.typed)[-1:]:
+            self.current.typed.append(text)     # for History
         if self.status["state"] != "online" and text.lower() in ("connect", "exit"):
             text = "/" + text           # as one of the older chats had it
         if text.startswith("/") and not text.startswith("//"):
@@ -2706,6 +2970,15 @@ class Chat(Logins):
                               "everyone.", where=self.everyone)
                     self.show(self.everyone)
 
+    def commands(self) -> list:
+        """Return a line for each command: the first one of its docstring."""
+        # dir() lists the names of all that an object has, in alphabetical order: so a
+        # new command stands in /help by being there.
+        methods = [getattr(self, name) for name in dir(self)
+                   if name.startswith("command_")]
+        return [(method.__doc__ or method.__name__.replace("command_", "/"))
+                .split("\n")[0] for method in methods]
+
     # --- the commands
 
     def command_again(self, _):
@@ -2761,13 +3034,7 @@ class Chat(Logins):
 
     def command_help(self, _):
         """/help: this list"""
-        # dir() lists the names of all that an object has, in alphabetical order: so a
-        # new command stands in /help by being there.
-        methods = [getattr(self, name) for name in dir(self)
-                   if name.startswith("command_")]
-        self.note("\n".join(
-            (method.__doc__ or method.__name__.replace("command_", "/")).split("\n")[0]
-            for method in methods))
+        self.note("\n".join(self.commands()))
 
     def command_list(self, _):
         """/list: who is here"""
@@ -2835,7 +3102,165 @@ class Chat(Logins):
 # endregion
 
 
-# region 13. The window: look  (lesson 10)
+# region 15. Typing  (lesson 14)
+# What fingers know from other chat programs, in the window and in the terminal alike.
+# Neither of the two is told when something was sent, or another conversation is shown:
+# they see that the text is not the one that they gave, and begin anew.
+
+class History:
+    """What was sent in this conversation before: Up and Down."""
+
+    def __init__(self, chat):
+        # For each conversation: where we are, what we gave there, and its draft.
+        self.chat, self.places = chat, {}
+
+    def step(self, by, text):
+        """Return what comes before (-1) or after (1) `text`; None: nothing does.
+
+        Behind the newest stands what was in the box before the first Up.
+        """
+        talk, lines = self.chat.current, self.chat.current.typed
+        at, given, draft = self.places.get(talk, (0, None, ""))
+        if given != text:               # something else was typed, or sent
+            at, draft = len(lines), text
+        at += by
+        if not 0 <= at <= len(lines):
+            return None
+        text = lines[at] if at < len(lines) else draft
+        self.places[talk] = at, text, draft
+        return text
+
+
+class Completion:
+    """A name or a command of which the beginning is typed: Tab."""
+
+    def __init__(self, chat):
+        self.chat, self.given, self.head, self.found, self.at = chat, None, "", [], 0
+
+    def step(self, text, by=1):
+        """Return `text`, what stands before the cursor, with its last word completed.
+
+        None if nothing begins so. Once more: the next that does, or with by=-1 the
+        previous one.
+        """
+        if text != self.given:
+            start = max(text.rfind(" "), text.rfind("\n")) + 1
+            self.head, word = text[:start], text[start:]
+            self.found = self.commands(word) if text[:1] == "/" and not start else (
+                self.names(word, ", " if not start else " "))
+            self.at = -1 if by > 0 else 0
+        if not self.found:
+            return None
+        self.at = (self.at + by) % len(self.found)
+        self.given = self.head + self.found[self.at]
+        return self.given
+
+    def commands(self, word):
+        """Return the commands that begin so; by their methods, as /help finds them."""
+        return [f"/{name[8:]} " for name in dir(self.chat)
+                if name.startswith("command_" + word[1:].lower())]
+
+    def names(self, word, after):
+        """Return who begins so. Behind the first word of a line stands a comma: it
+        speaks to somebody, and is read as one does."""
+        at, word = ("@", word[1:]) if word[:1] == "@" else ("", word)
+        me, people = name_key(self.chat.me or ""), self.chat.people
+        return [at + people[key][0] + after for key in sorted(people)
+                if word and key != me and key.startswith(name_key(word))]
+# endregion
+
+
+# region 16. The window: emoji  (lesson 10)
+# Emoji are pictures in a font. On X11 (Linux and the like) Tk draws all text by libXft,
+# a library that takes fonts in colour since 2.3.5, of 2022.
+XFT_WITH_COLOUR = 20305
+COLOUR_FONTS = ("Noto Color Emoji", "Twitter Color Emoji", "JoyPixels")
+# A rule for fontconfig, which finds the fonts for libXft: none in colour.
+NO_COLOUR = b"""<fontconfig><selectfont><rejectfont><pattern><patelt name="color">
+<bool>true</bool></patelt></pattern></rejectfont></selectfont></fontconfig>"""
+
+
+class Emoji:
+    """How emoji are shown here: in colour, as the system does it, or by their names.
+
+    Made before Tk draws its first letter, since only then can libXft be told anything.
+    """
+
+    def __init__(self, root):
+        self.x11 = root.tk.call("tk", "windowingsystem") == "x11"
+        self.safe = not self.x11 or self.are_safe()
+        self.family = None              # of the font for them, if they need their own
+        if self.x11 and self.safe:
+            keep_pictures(root)
+            # Without it 😀 is black and white and 🦆 is not: Tk goes to another font
+            # only for what the first one lacks.
+            there = tkfont.families(root)
+            self.family = next((name for name in COLOUR_FONTS if name in there), None)
+
+    def are_safe(self) -> bool:
+        """Whether this libXft can draw them; if not, hide all fonts in colour from it.
+
+        Before 2.3.5 the first one can end the process, wherever it stands: in what
+        others say, in what the user pastes, in a file dialog. No `except` helps. (2.3.2
+        lived through 🦆 in letters of 11 points, and crashed with those of 9.)
+        """
+        try:
+            # ctypes calls functions of libraries that are written in C.
+            import ctypes
+            xft, fonts = ctypes.CDLL("libXft.so.2"), ctypes.CDLL("libfontconfig.so.1")
+        except (ImportError, OSError):
+            return True                 # a Tk that draws without them
+        if xft.XftGetVersion() >= XFT_WITH_COLOUR:
+            return True
+        # ctypes takes all that comes back for an int; an address is longer.
+        fonts.FcInitLoadConfig.restype = ctypes.c_void_p
+        config = ctypes.c_void_p(fonts.FcInitLoadConfig())
+        with contextlib.suppress(AttributeError):       # one of 2016 takes no rules
+            fonts.FcConfigParseAndLoadFromMemory(config, NO_COLOUR, True)
+            fonts.FcConfigBuildFonts(config)
+            fonts.FcConfigSetCurrent(config)            # 5 ms, all of it
+        return False
+
+    def spans(self, text) -> list:
+        """Cut a text as spans() does, with its emoji as they can be shown here."""
+        return [(self.shown(piece) if kind == "emoji" else piece, kind)
+                for piece, kind in spans(text)]
+
+    def shown(self, run) -> str:
+        """Return a run of emoji as it can be shown here: as it is, or by names.
+
+        On X11 no Tk makes one picture of several: a family of its people, a thumb of
+        its colour. So what would join them goes, and a colour would be a square.
+        """
+        if self.x11:
+            run = re.sub("[\u200d\ufe0f]|(?<=.)[\U0001f3fb-\U0001f3ff]", "", run)
+        if self.safe:
+            return run
+        # Not thousands of them: as one word of 68,000 letters they took 0.3 s.
+        names = [unicodedata.name(sign, "emoji").lower() for sign in run[:MOST_SPANS]]
+        return "".join(f":{name.replace(' ', '_')}:" for name in names
+                       ) + "▫" * len(run[MOST_SPANS:])
+
+
+def keep_pictures(root):
+    """Let libXft keep the pictures that it has drawn.
+
+    It takes them for much larger than they are, and throws the first one out for the
+    third: a message of 4,000 emoji took 2.9 s. How much it may keep, it asks X's own
+    settings (“resources”), and those may stand in a file. It asks once, at the start.
+    """
+    if "XENVIRONMENT" in os.environ:    # the user has such a file already
+        return
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w") as file:
+        file.write("Xft.maxglyphmemory: 1000000000\n")
+        file.flush()
+        os.environ["XENVIRONMENT"] = file.name
+        root.tk.call("font", "metrics", "TkDefaultFont")    # any font: it reads it now
+        del os.environ["XENVIRONMENT"]
+# endregion
+
+
+# region 17. The window: look  (lesson 10)
 # A colour for each role, light and dark. Whatever stands on something has a contrast of
 # at least 4.5 with it (WCAG 2.1, 1.4.3), so that everybody can read it.
 COLOURS = {
@@ -2849,6 +3274,7 @@ COLOURS = {
     "warning": ("#7A4B00", "#F2C063"), "warning ground": ("#FFF1D6", "#3A2F1A"),
     "ok": ("#17703A", "#6FD08C"), "badge": ("#C62828", "#D93A3A"),
     "on accent": ("#FFFFFF", "#FFFFFF"), "on disc": ("#FFFFFF", "#14171C"),
+    "mention": ("#FFF4D9", "#3A3320"), "new": ("#C62828", "#FF8A80"),
 }
 # The server gives each person an index from 0 to 11. Each theme has its own colour for
 # it, so a name can be read on every ground, and is the same person's everywhere.
@@ -2897,6 +3323,37 @@ def system_theme() -> str:
         return "light"
 
 
+class Choices(UserFile):
+    """What the user has chosen in the menu, for the next time as well.
+
+    Of two windows the one in which something was chosen last wins. That a second one
+    has looked different until then harms nobody.
+    """
+
+    def __init__(self):
+        """The choices of somebody who has made none."""
+        super().__init__("window.json", "What you chose for the window")
+        self.theme, self.toasts, self.bell = "auto", True, False
+
+    def load(self):
+        """Read the file, if there is one, and return this object."""
+        self.read(self.take)
+        return self
+
+    def take(self, values):
+        """Take all values over, or none: ValueError."""
+        theme, toasts = field(values, "theme"), field(values, "toasts", bool)
+        bell = field(values, "bell", bool)
+        if theme not in ("auto", "light", "dark"):
+            raise ValueError("there is no such theme")
+        self.theme, self.toasts, self.bell = theme, toasts, bell
+
+    def set(self, name, value):
+        """Change one of them, and keep all."""
+        setattr(self, name, value)
+        self.write({"theme": self.theme, "toasts": self.toasts, "bell": self.bell})
+
+
 class Look:
     """Colours, fonts and sizes: everything that two widgets must agree on."""
 
@@ -2910,10 +3367,13 @@ class Look:
         # Pixels an inch: 96 on an ordinary screen, twice that on a dense one, where a
         # line of one pixel would be a hair. Rounded: Tk says 95.98 for 96.
         self.scale = round(root.winfo_fpixels("1i") / 96, 2)
+        self.emoji = Emoji(root)        # first: see there
+        system = root.tk.call("tk", "windowingsystem")
+        self.aqua = system == "aqua"    # macOS, where Command is what Ctrl is elsewhere
         # The system's own font; X11 has none, so the first good one that is there.
         default = tkfont.Font(root, name="TkDefaultFont", exists=True)
         family = default.actual("family")
-        if root.tk.call("tk", "windowingsystem") == "x11":
+        if system == "x11":
             there, good = tkfont.families(root), ("Inter", "Cantarell", "Ubuntu",
                                                   "Noto Sans", "DejaVu Sans")
             family = next((name for name in good if name in there), family)
@@ -2923,14 +3383,19 @@ class Look:
                 ("body", 11, "normal"), ("name", 11, "bold"), ("label", 10, "normal"),
                 ("small", 9, "normal"), ("small bold", 9, "bold"),
                 ("title", 13, "bold"), ("brand", 20, "bold"))}
+        self.fonts["emoji"] = tkfont.Font(root, family=self.emoji.family or family,
+                                          size=11)
         # Tk shows an image only while Python holds it: a local variable would leave
         # an empty spot as soon as this function returns.
-        self.images = {}                # for disc(), in region 15
+        self.images = {}                # for disc(), in region 19
         self.logo = tk.PhotoImage(master=root, data=LOGO)
         if self.scale >= 1.5:
             self.logo = self.logo.zoom(2)
         self.small_logo = self.logo.subsample(2)
+        # One menu for all texts, see Reader.show_menu(): only one can be open.
+        self.popup = self.menu(root)
         self.style()
+        style_bar(self)
 
     def px(self, size) -> int:
         """Return a size in pixels of this screen; `size` is in 96ths of an inch.
@@ -2958,7 +3423,8 @@ class Look:
         surface, accent, edge = self["surface"], self["accent"], self["edge"]
         white = self["on accent"]
         # "clam" is the one theme that is on every system and lets each colour be set.
-        style.theme_create("chattycat", parent="clam")
+        if "chattycat" not in style.theme_names():      # it is there since the start
+            style.theme_create("chattycat", parent="clam")
         style.theme_use("chattycat")
         # ".": every widget. focuscolor is the rim by which one sees where Tab has gone.
         style.configure(".", background=surface, foreground=self["text"], borderwidth=0,
@@ -2979,6 +3445,8 @@ class Look:
                             font=fonts["label"], padding=(px(10), px(5)))
             style.map(name, background=[("active", self["hover"])])
         style.configure("Plus.Link.TButton", font=fonts["title"], padding=px(5))
+        style.configure("Jump.TButton", font=fonts["small bold"],
+                        padding=(px(12), px(6)))
         # A layout says of which parts a widget is made. This is a check button without
         # its box (see LoginCard.ticked).
         style.configure("TCheckbutton", font=fonts["label"])
@@ -2993,6 +3461,17 @@ class Look:
                        insertbackground=self["text"], selectbackground=self["accent"],
                        inactiveselectbackground=self["accent"],
                        selectforeground=self["on accent"], **more)
+
+    def menu(self, parent, **more):
+        """Return an empty menu. It is no ttk widget, so it has to be told its colours.
+
+        tearoff: a dashed line by which menus could be torn off, thirty years ago.
+        """
+        return tk.Menu(parent, tearoff=False, font=self.fonts["label"],
+                       bg=self["window"], fg=self["text"], relief="flat",
+                       activebackground=self["selected"], selectcolor=self["text"],
+                       activeforeground=self["text"], disabledforeground=self["edge"],
+                       **more)
 
     def label(self, parent, font="body", colour="text", ground="surface", **more):
         """Return a line of text. A Label shows text or a picture, and does nothing.
@@ -3023,7 +3502,7 @@ def style_bar(look):
 # endregion
 
 
-# region 14. The window: login  (lesson 10)
+# region 18. The window: login  (lesson 10)
 class LoginCard:
     """The card in the middle of the window: server, port, name, password, Connect.
 
@@ -3070,15 +3549,18 @@ class LoginCard:
         # Column 0 takes what room there is; none gets narrower than its minsize.
         self.fields.columnconfigure(0, weight=1, minsize=px(205))
         self.fields.columnconfigure(1, minsize=px(90))
-        self.host = self.entry("Server", chat.login.host, 0, 0)
-        self.port = self.entry("Port", chat.login.port, 0, 1)
-        self.name = self.entry("Your name", chat.login.name, 2, 0, columnspan=2)
+        host, port = chat.server or (chat.login.host, chat.login.port)
+        self.host = self.entry("Server", host, 0, 0)
+        self.port = self.entry("Port", port, 0, 1)
+        self.name = self.entry("Your name", chat.me or chat.login.name, 2, 0,
+                               columnspan=2)
         # show: a letter that stands for each one typed, for who looks over a shoulder.
         known = chat.passwords.get((chat.login.host, chat.login.port), "")
         self.password = self.entry("Password, if it wants one", known, 4, 0, show="•")
         self.tls = Tick(self.fields, "TLS", chat.login.tls)
         self.tls.button.grid(row=5, column=1, sticky="w", padx=(px(10), 0))
-        self.remember = Tick(self.fields, "Remember me on this computer", True)
+        self.remember = Tick(self.fields, "Remember me on this computer",
+                             chat.remember)
         self.remember.button.grid(row=6, columnspan=2, sticky="w", pady=(px(8), 0))
         for widget in (self.host, self.port, self.name, self.password, self.tls.button,
                        self.remember.button):
@@ -3093,9 +3575,6 @@ class LoginCard:
                                command=self.go_back)
         self.offer = ttk.Button(card, text="Start a server here", style="Link.TButton",
                                 command=chat.start_server)
-        # Tk presses a button with the space bar only; people try Enter as well.
-        for button in (self.button, self.trust, self.back, self.offer):
-            button.bind("<Return>", lambda event: event.widget.invoke())
 
     def entry(self, text, value, row, column, columnspan=1, show=""):
         """Put a label and an entry, a box for one line of text, into the grid."""
@@ -3176,7 +3655,7 @@ class LoginCard:
     def show_doors(self, asks):
         """Show the entries and the buttons that make sense now; `asks`: whether a
         fingerprint has to be compared."""
-        self.hint.config(text="" if asks else "Enter connects")
+        self.hint.config(text="" if asks else "Enter connects · F1 help")
         self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
         px = self.look.px
         show(self.fields, not asks, row=1, sticky="ew")
@@ -3256,7 +3735,7 @@ def show(widget, wanted: bool, **where):
 # endregion
 
 
-# region 15. The window: people  (lesson 10)
+# region 19. The window: people  (lesson 10)
 def disc(look, colour, ground, size, longer=0):
     """Return a round picture, `size` in 96ths of an inch, for this ground.
 
@@ -3396,19 +3875,19 @@ class Sidebar:
         # What a Canvas shows are items: they stay until they are deleted.
         self.canvas.delete("all")
         self.rows = []
-        # Ourselves first, then by the alphabet: a list that jumps with each message
-        # would be more clever, and one would click on the wrong person.
+        # The order is that of talks(). Who has left stays, in grey, while there is
+        # something to read: to be told "2 unread" and not find them would be worse
+        # than a longer list.
         here = sorted(chat.people.items(), key=lambda item: (item[0] != me, item[0]))
-        # Who has left stays, in grey, while there is something to read: to be told "2
-        # unread" and not find them would be worse than a longer list.
-        gone = [talk for key, talk in chat.conversations.items()
-                if talk is not chat.everyone and key not in chat.people
-                and (talk.lines or talk is chat.current)]
+        gone = [talk for talk in chat.talks() if talk is not chat.everyone
+                and name_key(talk.name) not in chat.people]
         y = self.row(self.look.px(6), None, 0, chat.everyone, True, "Everyone")
         y = self.header(y, f"PEOPLE{' ONLINE' if online else ''} — {chat.count}")
         for key, (name, color) in here:
             shown = name + " (you)" if key == me else name
             y = self.row(y, name, color, chat.conversations.get(key), online, shown)
+        if online and chat.count == 1:
+            y = self.header(y, "Nobody else is here yet.")
         if gone:
             y = self.header(y, f"OFFLINE — {len(gone)}")
         for talk in gone:
@@ -3441,7 +3920,7 @@ class Sidebar:
             self.picture(middle, "#", look["accent"], look["on accent"], ground)
         else:
             colour = look.names[color] if present else look["muted"]
-            self.picture(middle, name[0].upper(), colour, look["on disc"], ground)
+            self.picture(middle, name[0].title(), colour, look["on disc"], ground)
             if present:
                 # A dot: online. First a larger one in the ground's colour, as a rim,
                 # so that the green one stands apart from a green disc too.
@@ -3457,7 +3936,7 @@ class Sidebar:
                            text=shorten(shown, font, room),
                            fill=look["text" if present else "muted"])
         if unread:
-            self.badge(width - px(34), middle, unread, ground)
+            self.badge(width - px(34), middle, conversation, ground)
         self.rows.append((y, name))
         return y + height
 
@@ -3467,15 +3946,23 @@ class Sidebar:
         self.canvas.create_image(x, y, image=disc(look, colour, ground, 28))
         self.canvas.create_text(x, y, text=letter, fill=ink, font=look.fonts["name"])
 
-    def badge(self, x, y, unread, ground):
-        """Draw how much is unread: a pill as long as its number."""
+    def badge(self, x, y, talk, ground):
+        """Draw how much is unread: a pill as long as its number.
+
+        Red for what is said to us: what somebody wrote to us alone, or with our name
+        in it. The chatter of the room is grey; else one would have to look each time.
+        """
         look, font = self.look, self.look.fonts["small bold"]
         # More than 99 nobody counts, and the row has no room for it.
-        number = "99+" if unread > 99 else str(unread)
-        pill = disc(look, look["badge"], ground, 20,
-                    max(0, font.measure(number) - look.px(8)))
+        number = "99+" if talk.unread > 99 else str(talk.unread)
+        colour, ink = look["badge"], look["on accent"]
+        if talk.name is None and not talk.mentions:
+            colour, ink = look["muted"], look["on disc"]
+        elif talk.mentions:
+            number = "@" + number       # for those who see no colours
+        pill = disc(look, colour, ground, 20, max(0, font.measure(number) - look.px(8)))
         self.canvas.create_image(x, y, image=pill)
-        self.canvas.create_text(x, y, text=number, fill=look["on accent"], font=font)
+        self.canvas.create_text(x, y, text=number, fill=ink, font=font)
 
 
 # Long names are shown as far as they go: a row that wraps would push all others down,
@@ -3493,7 +3980,7 @@ def shorten(text, font, room):
 # endregion
 
 
-# region 16. The window: pictures  (lesson 18)
+# region 20. The window: pictures  (lesson 18)
 # A picture of somebody else is read by a process of its own. Tk's readers believe what
 # they read: a GIF of 71 bytes can end the program that reads it, and a PNG of 2 KB with
 # a pattern of holes in it takes 7 s, in which no window moves (both measured, Tk 8.6).
@@ -3717,24 +4204,10 @@ class Painter:
             self.process = None
 
 
-def open_folder(path):
-    """Show a saved file in its folder.
-
-    The file itself is never opened by us: it comes from somebody else, and may be a
-    program. And no shell is used, which could obey what stands in its name.
-    """
-    if os.name == "nt":
-        command = ["explorer", "/select,", path]
-    elif sys.platform == "darwin":
-        command = ["open", "-R", path]
-    else:
-        command = ["xdg-open", os.path.dirname(path)]
-    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                     stderr=subprocess.DEVNULL)
 # endregion
 
 
-# region 17. The window: files  (lesson 18)
+# region 21. The window: files  (lesson 18)
 class Card:
     """A file in a conversation: what it is, how far it has come, what one can do.
 
@@ -3777,10 +4250,8 @@ class Card:
 
     def button(self, text, command):
         """Make a button; draw() shows it while it makes sense."""
-        button = ttk.Button(self.buttons, text=text, style="Link.TButton",
-                            command=command)
-        button.bind("<Return>", lambda event: button.invoke())
-        return button
+        return ttk.Button(self.buttons, text=text, style="Link.TButton",
+                          command=command)
 
     def listen(self):
         """Bind what happens to it."""
@@ -3920,7 +4391,7 @@ class Card:
     def show_folder(self):
         """Show it, by the program with which one looks at folders here."""
         try:
-            open_folder(self.line.file.path)
+            open_outside(self.line.file.path)
         except OSError as problem:
             self.chat.note(f"No program here shows folders ({problem.filename}). It is "
                            f"saved as {self.line.file.path}", "error")
@@ -3986,13 +4457,147 @@ class Places:
 # endregion
 
 
-# region 18. The window: messages  (lesson 12)
-class Messages:
-    """One conversation on the screen: a Text that can be read and copied from.
+# region 22. The window: text to read  (lesson 10)
+class Reader:
+    """A text to be read and copied from, with a scroll bar; it follows its own end.
 
     A Text holds many lines; a tag is a name for a part of it, and for how it looks.
-    Each conversation has its own: to show another one is to pack another widget, with
-    its scrolling and selection as they were. 50 of them cost 2 MB.
+    Nothing can be typed into this one. The messages, the help and the wire are Readers.
+    """
+
+    def __init__(self, parent, look, chat, **more):
+        """`more`: for the Text, where it is to be different."""
+        self.look, self.chat = look, chat
+        self.frame = tk.Frame(parent, bg=look["surface"])
+        # state="disabled": nobody types into it; who writes switches it on for a
+        # moment. height and width are the least it wants, in characters; pack() gives
+        # it all there is. The highlight is the rim by which one sees that Tab is here.
+        self.text = look.text(self.frame, **{
+            "state": "disabled", "height": 4, "cursor": "arrow", "takefocus": 1,
+            **more})
+        self.text.config(highlightthickness=1, highlightbackground=look["surface"],
+                         highlightcolor=look["accent"])
+        bar = ttk.Scrollbar(self.frame, command=self.bar_moved)
+        bar.pack(side="right", fill="y")
+        # The two tell each other where they are: the bar moves the text, and the text
+        # says which part of it is seen (from 0.0, the top, to 1.0, the end).
+        self.text.config(yscrollcommand=lambda *where: (bar.set(*where), self.moved()))
+        self.text.pack(side="left", fill="both", expand=True)
+        # Whether to follow the newest line. Only the user's scrolling changes it: a
+        # window that shrinks moves the end out of sight too, and nobody wanted that.
+        self.stick = True
+        for event in ("<MouseWheel>", "<Button-4>", "<Button-5>", "<Key>"):
+            # Tk scrolls only after this; when it is idle again, it has. add=True: a
+            # second binding beside Tk's own, not in its place.
+            self.text.bind(event, lambda event: look.root.after_idle(self.look_where),
+                           add=True)
+        # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
+        self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
+        self.bind_links()
+
+    def moved(self):
+        """Something else is in sight; Messages wants to know."""
+
+    # --- scrolling
+
+    def bar_moved(self, *where):
+        """The user has moved the scroll bar; `where` is for yview() to understand: by
+        how much, or to which part of the whole."""
+        self.text.yview(*where)
+        self.look_where()
+
+    def scroll(self, pages):
+        """PgUp (-1) and PgDn (1)."""
+        self.text.yview_scroll(pages, "pages")
+        self.look_where()
+
+    def look_where(self):
+        """Take note of where the user has scrolled to."""
+        if self.text.winfo_exists():
+            self.stick = self.text.yview()[1] >= 1.0
+
+    def to_the_end(self):
+        """Go to the newest line, and follow it from now on."""
+        self.stick = True
+        self.follow()
+
+    def follow(self):
+        """Show the newest line, if the user is there. Whoever has scrolled up reads
+        something, and must not be torn away from it by each new line."""
+        if self.stick and self.text.winfo_exists():
+            self.text.see("end")
+
+    # --- links, and what one can do with a text
+
+    def bind_links(self):
+        """Make links look and act as links, and open a menu at the right button.
+
+        tag_bind() is bind() for what has a tag. All links have the same one: with a tag
+        and a function for each, 5,000 links would be 5,000 functions that nobody frees.
+        """
+        text, tag = self.text, self.text.tag_configure
+        tag("link", foreground=self.look["link"], underline=True)
+        # When the button is let go, and not pressed: else no link could be selected.
+        text.tag_bind("link", "<ButtonRelease-1>", self.click_link)
+        text.tag_bind("link", "<Enter>", lambda event: text.config(cursor="hand2"))
+        text.tag_bind("link", "<Leave>", lambda event: text.config(cursor="arrow"))
+        # <<ContextMenu>> is the right button, which on macOS has another number. And
+        # who has no mouse has a key for it, or Shift+F10.
+        for event in ("<<ContextMenu>>", "<Shift-F10>", "<Menu>"):
+            text.bind(event, self.show_menu)
+
+    def link_at(self, event) -> str:
+        """Return the link under the pointer, or "".
+
+        Read from the text itself, where it stands as one piece with its own tag: so
+        what is opened is what one sees.
+        """
+        at = self.text.index(f"@{event.x},{event.y}")
+        spot = self.text.tag_prevrange("link", f"{at} +1c")
+        inside = spot and self.text.compare(at, "<", spot[1])
+        return self.text.get(*spot) if inside else ""
+
+    def click_link(self, event):
+        """Open a link; but not when it was only selected, to be copied."""
+        link = self.link_at(event)
+        if link and not self.text.tag_ranges("sel"):
+            self.chat.open_link(link)
+
+    def show_menu(self, event):
+        """Open a menu with what one can do here."""
+        menu, link = self.look.popup, self.link_at(event)
+        menu.delete(0, "end")
+        if link:
+            menu.add_command(label="Open link",
+                             command=lambda: self.chat.open_link(link))
+            menu.add_command(label="Copy link", command=lambda: self.copy(link))
+        chosen = self.text.tag_ranges("sel")
+        menu.add_command(label="Copy", state="normal" if chosen else "disabled",
+                         command=lambda: self.copy(self.text.get(*chosen)))
+        menu.add_command(label="Select all", command=lambda: (
+            self.text.focus_set(), self.text.tag_add("sel", "1.0", "end")))
+        # By a key: at the pointer all the same. tk_popup() puts the menu there, and it
+        # has the keyboard until something is chosen or Esc is pressed.
+        menu.tk_popup(event.x_root, event.y_root)
+        return "break"
+
+    def copy(self, text):
+        """Put a text where Ctrl+V takes it from.
+
+        On X11 it stays with us, and programs ask for it when they paste: so it is gone
+        when we end, unless the desktop keeps such things.
+        """
+        self.text.clipboard_clear()
+        self.text.clipboard_append(text)
+# endregion
+
+
+# region 23. The window: messages  (lesson 12)
+class Messages(Reader):
+    """One conversation on the screen.
+
+    Each has its own Text: to show another one is to pack another widget, with its
+    scrolling and selection as they were. 50 of them cost 2 MB.
 
     What stands in it, with the tags of each part:
 
@@ -4002,40 +4607,33 @@ class Messages:
     """
     SAME_AUTHOR = 300                   # seconds without a second header
 
-    def __init__(self, parent, look, chat):
-        self.look, self.chat = look, chat
-        self.cards = {}                 # line -> Card, of those that were seen
+    def __init__(self, parent, look, chat, conversation):
         px = look.px
-        self.frame = tk.Frame(parent, bg=look["surface"])
-        # state="disabled": nobody types into it; add() switches it on for a moment.
-        # height and width are the least it wants, in characters; pack() gives it all
-        # there is. takefocus=0: Tab passes it by, on the way to the composer.
-        self.text = look.text(self.frame, state="disabled", height=4, takefocus=0,
-                              cursor="arrow", padx=px(18), pady=px(8), spacing2=px(4),
-                              tabs=(px(22),))
-        bar = ttk.Scrollbar(self.frame, command=self.bar_moved)
-        bar.pack(side="right", fill="y")
-        style_bar(look)
-        # The two tell each other where they are: the bar moves the text, and the text
-        # says which part of it is seen (from 0.0, the top, to 1.0, the end).
+        super().__init__(parent, look, chat, padx=px(18), pady=px(8), spacing2=px(4),
+                         tabs=(px(22),))
+        self.conversation = conversation
+        self.cards = {}                 # line -> Card, of those that were seen
         self.places = Places(self)
-        self.text.config(yscrollcommand=lambda *where: (
-            bar.set(*where), self.places.look_soon()))
-        self.text.pack(side="left", fill="both", expand=True)
         self.make_tags()
         # The Lines that stand in it, the oldest first.
         self.drawn = collections.deque(maxlen=2 * KEPT_LINES)
-        # Whether to follow the newest line. Only the user's scrolling changes it: a
-        # window that shrinks moves the end out of sight too, and nobody wanted that.
-        self.stick = True
+        # How many have come below what is in sight: the button says so, and leads
+        # there.
+        self.below = 0
+        self.jump = ttk.Button(self.frame, style="Jump.TButton",
+                               command=self.to_the_end)
+        # In front of an empty page, so that nobody thinks that something is broken.
+        # (place() puts it over the Text, where pack() would put it beside it.)
+        self.empty = look.label(self.frame, "label", "muted", text=(
+            "Nobody has said anything yet." if conversation.name is None else
+            f"Nothing yet between you and {conversation.name}.\n"
+            "Nobody else can read what you say here."))
+        self.empty.place(relx=0.5, rely=0.4, anchor="center")
         self.text.bind("<Configure>", lambda event: self.resized())
-        for event in ("<MouseWheel>", "<Button-4>", "<Button-5>", "<Key>"):
-            # Tk scrolls only after this; when it is idle again, it has. add=True: a
-            # second binding beside Tk's own, not in its place.
-            self.text.bind(event, lambda event: self.text.after_idle(self.look_where),
-                           add=True)
-        # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
-        self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
+
+    def moved(self):
+        """Something else is in sight: perhaps a card that is not made yet."""
+        self.places.look_soon()
 
     def make_tags(self):
         """Define how each kind of text looks. Later tags win over earlier ones.
@@ -4056,40 +4654,53 @@ class Messages:
             tag(kind, foreground=look[colour], font=fonts["label"], spacing1=px(6),
                 **indent)
         tag("notice", foreground=look["link"])
-        tag("day", foreground=look["muted"], font=fonts["small bold"],
-            justify="center", spacing1=px(14), spacing3=px(4))
+        for line, colour in (("day", "muted"), ("new", "new")):
+            tag(line, foreground=look[colour], font=fonts["small bold"],
+                justify="center", spacing1=px(14), spacing3=px(4))
+        # A band: the margins have the colour of the ground too.
+        tag("mention", background=look["mention"], lmargincolor=look["mention"],
+            rmargincolor=look["mention"], spacing3=px(3))
+        tag("emoji", font=fonts["emoji"])
         for state, colour in (("waiting", "muted"), ("kept", "muted"),
                               ("unknown", "warning"), ("failed", "danger")):
             tag(state, foreground=look[colour])
         self.text.tag_raise("sel")      # what is selected must be seen to be
 
-    # --- scrolling
-
-    def bar_moved(self, *where):
-        """The user has moved the scroll bar; `where` is for yview() to understand: by
-        how much, or to which part of the whole."""
-        self.text.yview(*where)
-        self.look_where()
-
-    def scroll(self, pages):
-        """PgUp (-1) and PgDn (1)."""
-        self.text.yview_scroll(pages, "pages")
-        self.look_where()
+    # --- scrolling: what a Reader does, and the button
 
     def look_where(self):
-        """Take note of where the user has scrolled to."""
-        self.stick = self.text.yview()[1] >= 1.0
+        """Who has scrolled down to the end has seen what came."""
+        super().look_where()
+        self.show_jump()
 
     def to_the_end(self):
-        """Go to the newest line, and follow it from now on."""
-        self.stick = True
-        self.follow()
+        """Esc, the button, and each line sent."""
+        super().to_the_end()
+        self.show_jump()
 
-    def follow(self):
-        """Show the newest line, if the user is there. Whoever has scrolled up reads
-        something, and must not be torn away from it by each new line."""
-        if self.stick and self.text.winfo_exists():
-            self.text.see("end")
+    def place(self):
+        """Return where the user reads, for go_to() of the same in another theme."""
+        return self.stick, self.below, self.text.index("@0,0")
+
+    def go_to(self, place):
+        """Go where the user was; the text is the same, so are the numbers of lines."""
+        self.stick, self.below, top = place
+        if not self.stick:
+            self.text.yview(top)
+        self.show_jump()
+
+    def show_jump(self):
+        """Show the button “↓ 3 new messages” while there are some below."""
+        self.below = 0 if self.stick else self.below
+        if self.below:
+            # Over the lowest line, where the eye is when something comes; a strip of
+            # its own would move the text that is being read.
+            more = "s" if self.below > 1 else ""
+            self.jump.config(text=f"↓ {self.below} new message{more}")
+            self.jump.place(in_=self.text, relx=0.5, rely=1.0, y=-self.look.px(10),
+                            anchor="s")
+        elif self.jump.winfo_exists():
+            self.jump.place_forget()
 
     # --- lines
 
@@ -4100,8 +4711,13 @@ class Messages:
         if not lines:
             return
         pieces = []
+        self.empty.place_forget()
+        if self.conversation.first_new in lines:
+            self.remove_new()           # there is only one such line
         self.text.config(state="normal")
         for line in lines:
+            # True counts as 1. “Félix joined” is nothing to go down for.
+            self.below += line.kind in ("chat", "file", "notice")
             pieces += self.pieces(line)
             self.drawn.append(line)
             if line.file:               # a card is no text: what is above it goes first
@@ -4112,6 +4728,15 @@ class Messages:
         self.forget_oldest()
         self.text.config(state="disabled")
         self.follow()
+        self.show_jump()
+
+    def remove_new(self):
+        """Take the line “New messages” away."""
+        spot = self.text.tag_ranges("new")
+        if spot:
+            self.text.config(state="normal")
+            self.text.delete(*spot)
+            self.text.config(state="disabled")
 
     def resized(self):
         """The window has another size: the newest line stays in sight, and a card is
@@ -4138,6 +4763,9 @@ class Messages:
             day = f"{line.time:%A} {line.time.day} {line.time:%B %Y}"
             out += [day + "\n", ("day", *mine)]
             last = None
+        if line is self.conversation.first_new:
+            out += ["─────── New messages ───────\n", ("new",)]
+            last = None
         if line.kind in ("system", "error"):
             # \u00a0: a space where no line is broken, so that no clock stands alone.
             return out + [f"{line.text}\u00a0·\u00a0{clock}\n", (line.kind,)]
@@ -4145,14 +4773,18 @@ class Messages:
         same = (last is not None and last.author == line.author
                 and "notice" not in (last.kind, line.kind)
                 and (line.time - last.time).total_seconds() < self.SAME_AUTHOR)
+        mine += ("mention",) if line.mention else ()
         if not same:
             name = "notice" if line.kind == "notice" else f"name{line.color}"
             out += [f"●\t{line.author}", ("head", name, *mine),
                     f"  {clock}\n", ("head", "time", *mine)]
         if line.file:                   # Places.add() does the rest
             return out
-        return out + [line.text + "\n", ("body", line.state or "arrived",
-                                         f"ref {line.ref}", *mine)]
+        # The newline goes with the last piece; else each line would be two inserts.
+        tags = ("body", line.state or "arrived", f"ref {line.ref}", *mine)
+        for piece, kind in self.look.emoji.spans(line.text + "\n"):
+            out += [piece, (*tags, kind) if kind else tags]
+        return out
 
     def change(self, line):
         """Show a line's new state in its colour; of a file, all of its card.
@@ -4194,22 +4826,25 @@ class Messages:
         else:
             self.text.config(state="normal")
             self.text.delete(spot[0], "end-1c")     # Tk keeps a newline at the end
+            counted = self.below        # these are no new ones
             self.add(right)
+            self.below = counted
+            self.show_jump()
 
     def forget_oldest(self):
         """Keep the newest lines.
 
-        In lots, since each cut at the top costs time; and not while the user reads
-        further up, for it would move the text under their eyes.
+        In lots, since each cut at the top costs time; and while the user reads further
+        up, only when there is three times too much: it may take away what they read.
         """
         # index() gives "line.column", the lines counted from 1.
         count = int(self.text.index("end").split(".")[0])
-        if count > KEPT_LINES * 1.1 and self.stick:
+        if count > KEPT_LINES * (1.1 if self.stick else 3):
             self.text.delete("1.0", f"{count - KEPT_LINES}.0")
 # endregion
 
 
-# region 19. The window: composer and menus  (lesson 10)
+# region 24. The window: composer and menus  (lesson 10)
 class Header:
     """The line above the messages: which conversation, two buttons; and the banner.
 
@@ -4218,25 +4853,23 @@ class Header:
     away when the trouble is over.
     """
 
-    def __init__(self, parent, look, chat):
+    def __init__(self, parent, look, chat, window):
         self.look, self.chat = look, chat
         px = look.px
         self.frame = tk.Frame(parent, bg=look["surface"])
         self.frame.pack(fill="x")
         # What has to stay in sight is packed first: when the window gets narrow, pack()
         # takes the space away from what came last.
-        # The buttons do what the commands do, by the same code. Whoever types /help
-        # and whoever clicks must not get two different things one day.
         ttk.Button(self.frame, text="Help", style="Link.TButton",
-                   command=lambda: chat.typed("/help")).pack(side="right",
-                                                             padx=(0, px(8)))
-        self.make_menu().pack(side="right")
+                   command=window.show_help).pack(side="right", padx=(0, px(8)))
+        self.make_menu(window).pack(side="right")
         # Empty for now: show() fills them, at the start and whenever it changes.
         self.title = look.label(self.frame, "title")
         self.title.pack(side="left", padx=(px(18), px(12)), pady=px(12))
-        # anchor="w": where there is no room, the end is cut off and not both sides.
-        self.subtitle = look.label(self.frame, "small", "muted", anchor="w")
+        self.where = ""                 # what the subtitle says, if there is room
+        self.subtitle = look.label(self.frame, "small", "muted")
         self.subtitle.pack(side="left")
+        self.frame.bind("<Configure>", lambda event: self.fit_title())
         self.rule = tk.Frame(parent, bg=look["border"], height=1)
         self.rule.pack(fill="x")
         self.banner = tk.Frame(parent, bg=look["warning ground"])
@@ -4253,25 +4886,59 @@ class Header:
         self.sentence.pack(side="left", padx=px(18), pady=px(7))
         self.banner.bind("<Configure>", lambda event: self.fit(event.width))
 
-    def make_menu(self):
+    def make_menu(self, window):
         """Return the button with the menu: what one needs less often."""
-        look, chat = self.look, self.chat
+        chat, choices = self.chat, window.choices
         button = ttk.Menubutton(self.frame, text="Menu", style="Link.TMenubutton")
-        # A check entry switches a variable by itself. Its truth is the chat's, so it
-        # is asked each time before the menu opens.
-        logging_on = tk.BooleanVar(self.frame)
-        # tearoff: a dashed line by which menus could be torn off, thirty years ago.
-        # A menu is no ttk widget, so it has to be told its colours.
-        self.menu = menu = tk.Menu(
-            button, tearoff=False, font=look.fonts["label"], bg=look["window"],
-            fg=look["text"], activebackground=look["selected"], relief="flat",
-            activeforeground=look["text"], selectcolor=look["text"],
-            postcommand=lambda: logging_on.set(chat.log.on))
-        menu.add_checkbutton(label="Write the chat into files", variable=logging_on,
-                             command=lambda: chat.typed("/log"))
+        # Check and radio entries switch variables by themselves. The truth is not in
+        # these, so each time before the menu opens (postcommand) they are set to it.
+        truths = {"log": lambda: chat.log.on, "wire": lambda: window.wire_open,
+                  "toasts": lambda: choices.toasts, "bell": lambda: choices.bell,
+                  "theme": lambda: window.theme}
+        values = {name: tk.Variable(self.frame) for name in truths}
+        self.menu = menu = self.look.menu(button, postcommand=lambda: [
+            values[name].set(truth()) for name, truth in truths.items()])
+
+        # What can be on or off has a check; of the themes, which share one variable,
+        # one is chosen.
+        def check(name, label, command):
+            menu.add_checkbutton(label=label, variable=values[name], command=command)
+
+        def switch(name):
+            window.choose(name, not getattr(choices, name))
+
+        check("log", "Write the chat into files", lambda: chat.typed("/log"))
+        check("toasts", "Tell me what comes while I look elsewhere",
+              lambda: switch("toasts"))
+        check("bell", "Ring the bell with it", lambda: switch("bell"))
+        check("wire", "Show the wire (F12)", window.toggle_wire)
+        menu.add_separator()
+        for theme, label in (("light", "Light"), ("dark", "Dark"),
+                             ("auto", "Light or dark, as the system")):
+            # Not at once: another theme makes all widgets anew, this menu too, and Tk
+            # is still at work in it.
+            menu.add_radiobutton(
+                label=label, variable=values["theme"], value=theme,
+                command=lambda theme=theme: self.look.root.after_idle(
+                    window.choose_theme, theme))
+        menu.add_separator()
+        menu.add_command(label="Hide the window", command=lambda: hide(window.root))
+        menu.add_command(label="About ChattyCat", command=window.show_about)
         menu.add_command(label="Log out", command=lambda: chat.typed("/disconnect"))
         button.config(menu=menu)
         return button
+
+    def fit_title(self):
+        """Show the subtitle if there is room for all of it; “3 onl” tells nobody.
+
+        winfo_reqwidth() is what a widget would like to have; what it gets, pack() sees
+        to later.
+        """
+        taken = sum(widget.winfo_reqwidth() for widget in self.frame.winfo_children()
+                    if widget is not self.subtitle)
+        room = self.frame.winfo_width() - taken - self.look.px(40)
+        fits = self.look.fonts["small"].measure(self.where) <= room
+        self.subtitle.config(text=self.where if fits else "")
 
     def fit(self, width):
         """The buttons stand beside the sentence, in a narrow window under it."""
@@ -4289,7 +4956,8 @@ class Header:
         if name is not None:
             away = "" if name_key(name) in chat.people else " · offline"
             where = f"Private · only you two{away}"
-        self.subtitle.config(text=where)
+        self.where = where
+        self.fit_title()
         if not chat.trying():
             self.banner.pack_forget()
             return
@@ -4328,10 +4996,21 @@ class Composer:
         self.hint = look.label(self.text, colour="muted", cursor="xterm", bd=0, padx=0,
                                pady=0)
         look.label(self.frame, "small", "muted", anchor="w", text="Enter sends · "
-                   "Shift+Enter new line · /help").pack(
+                   "Shift+Enter new line · F1 help").pack(
             fill="x", padx=px(18), pady=(px(4), px(8)))
         self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
         self.text.bind("<Return>", self.on_return)
+        # What they know of other chat programs, see there. Here is only the box.
+        self.history, self.completion = History(chat), Completion(chat)
+        self.text.bind("<Up>", lambda event: self.on_arrow(event, -1))
+        self.text.bind("<Down>", lambda event: self.on_arrow(event, 1))
+        # <<PrevWindow>> is Shift+Tab, which X11 calls by another name than the others.
+        self.text.bind("<Tab>", lambda event: self.on_tab(1))
+        self.text.bind("<<PrevWindow>>", lambda event: self.on_tab(-1))
+        # Tk's own End goes to the end of what is seen of a wrapped line, and on Tk 8.6
+        # that can be the middle of an emoji.
+        self.text.bind("<<LineEnd>>", lambda event: self.text.mark_set(
+            "insert", "insert lineend") or "break")
         # Tk calls this at the first change, and not again until on_change() has taken
         # the mark "modified" back.
         self.text.bind("<<Modified>>", self.on_change)
@@ -4344,6 +5023,40 @@ class Composer:
             return None
         self.send()
         return "break"                  # and nothing more: no new line
+
+    def on_arrow(self, event, by):
+        """Up in the first line and Down in the last: what was sent before."""
+        there = ("1.0", "insert") if by < 0 else ("insert", "end-1c")
+        # In a longer text, or a line that is wrapped, they move the cursor as always;
+        # with Shift (1) or Ctrl (4) held they select, or go further.
+        if self.rows(*there) or event.state & 5:
+            return None
+        # (All of it is new: undone by Ctrl+Z it would be half of this, half of that.)
+        text = self.history.step(by, self.text.get("1.0", "end-1c"))
+        if text is not None:
+            self.set(text)
+        return "break"
+
+    def on_tab(self, by):
+        """Tab completes the word before the cursor, and with no word goes on to the
+        next widget, as everywhere else: nobody is caught in this box."""
+        before = self.text.get("1.0", "insert")
+        text = self.completion.step(before, by)
+        if text is not None:
+            self.text.delete("1.0", "insert")
+            self.text.insert("1.0", text)
+        elif by < 0:
+            self.text.tk_focusPrev().focus_set()
+        elif not before.strip() or before[-1].isspace():
+            self.text.tk_focusNext().focus_set()
+        return "break"
+
+    def rows(self, start, end) -> int:
+        """Return how many rows of the box lie between two places: a long line that is
+        wrapped has several. Some Pythons return a number, others a tuple of one, or
+        None for none."""
+        rows = self.text.count(start, end, "displaylines") or 0
+        return rows[0] if isinstance(rows, tuple) else rows
 
     def send(self):
         """Let the chat obey what stands in the box; put it back if it was wrong."""
@@ -4368,11 +5081,7 @@ class Composer:
         """Keep the draft, and make the box as high as its text."""
         self.text.edit_modified(False)
         draft = self.chat.current.draft = self.text.get("1.0", "end-1c")
-        # Display lines: a long line that is wrapped counts as several. Some Pythons
-        # return a number, others a tuple of one, or None for none.
-        rows = self.text.count("1.0", "end", "displaylines") or 1
-        rows = rows[0] if isinstance(rows, tuple) else rows
-        self.text.config(height=min(6, max(1, rows)))
+        self.text.config(height=min(6, max(1, self.rows("1.0", "end"))))
         self.text.see("insert")
         name = self.chat.current.name
         self.hint.config(text="Message everyone…" if name is None
@@ -4384,43 +5093,531 @@ class Composer:
 # endregion
 
 
-# region 21. The window: all together  (lesson 10)
-class Window:
-    """All the parts put together: the face of the chat for those who have a screen."""
+# region 25. The window: the wire  (lesson 04)
+class WireView(Reader):
+    """The pane under the messages that shows every line as it travels: F12.
+
+        14:02:11.345 →     58 bytes  send     {"type":"chat","text":"Hello",…}
+        14:02:11.347 ←    151 bytes  receive  {"type":"chat","id":1,"from":…}
+
+    A line of ours leaves with what we know, and comes back with what the server has
+    put to it. The tap keeps the lines all the time, so hello and welcome are there too,
+    whenever it is opened. The pane is made then: one that is closed costs nothing.
+    """
+
+    def __init__(self, parent, look, chat, close):
+        """`close()` takes it away again."""
+        self.parent, self.tap, self.paused = parent, chat.tap, False
+        # pack_propagate(False): as high as we say, whatever its text would like to be.
+        self.pane = tk.Frame(parent, bg=look["border"])
+        self.pane.pack_propagate(False)
+        self.pane.bind("<Configure>", lambda event: self.resize())
+        strip = tk.Frame(self.pane, bg=look["surface"], padx=look.px(4))
+        strip.pack(fill="x", pady=(1, 0))       # what is left free is a line of border
+        self.buttons = [ttk.Button(strip, text=text, style="Link.TButton",
+                                   command=command)
+                        for text, command in (("Pause", self.pause),
+                                              ("Copy", self.copy_shown),
+                                              ("Clear", self.clear), ("Close", close))]
+        for button in reversed(self.buttons):
+            button.pack(side="right")
+        self.title = look.label(strip, "small bold", text="The wire", anchor="w",
+                                padx=0, bd=0)
+        # Packed last, so in a narrow window it gives way, and the buttons do not.
+        self.title.pack(side="left", padx=(look.px(14), 0))
+        super().__init__(self.pane, look, chat, padx=look.px(18), pady=look.px(4))
+        self.frame.pack(fill="both", expand=True)
+        # In a smaller window the same rows are longer, and the end is further down.
+        self.text.bind("<Configure>", lambda event: self.follow())
+        for widget in (self.text, *self.buttons):
+            # "break", or the window's own Esc would scroll the messages as well.
+            widget.bind("<Escape>", lambda event: (close(), "break")[1])
+        self.dress()
+        self.tap.latest()               # into tap.lines, where the older ones are
+        self.add(self.tap.lines)
+
+    def dress(self):
+        """Say how it looks. All characters are of one width, so columns are columns."""
+        look, text = self.look, self.text
+        # Tk knows the system's font of this kind by that name. Only its family, for the
+        # size is to be that of other small text.
+        fixed = tkfont.Font(look.root, name="TkFixedFont", exists=True)
+        # wrap="char": JSON has few spaces at which one could wrap words.
+        text.config(wrap="char", bg=look["sidebar"], font=(fixed.actual("family"), 9),
+                    takefocus=1, highlightbackground=look["sidebar"])
+        # A direction has a colour; who sees no colours has the arrow, which would be a
+        # faint one in some of these fonts.
+        for way, colour in (("→", "link"), ("←", "ok"), ("·", "muted")):
+            text.tag_configure(way, foreground=look[colour])
+        text.tag_configure("arrow", font=look.fonts["name"])
+        # What is wrapped goes on further right, so one sees where the next one begins.
+        text.tag_configure("row", lmargin2=look.px(22))
+        text.tag_raise("sel")
+
+    def resize(self):
+        """Take a third of the height that there is.
+
+        <Configure> comes when the pane is moved, too, and it stands at the bottom: so
+        it hears of every change of the window.
+        """
+        self.pane.config(height=self.parent.winfo_height() // 3)
+
+    # --- lines
+
+    def show_new(self):
+        """Show what travelled since the last time; the window's drain() calls it."""
+        if not self.paused:
+            self.add(self.tap.latest())
+
+    def add(self, lines):
+        """Add lines, all in one insert, and forget the oldest."""
+        if not lines:
+            return
+        # A newline in front of each row but the first: behind the last one it would be
+        # an empty row, where there is room for a dozen.
+        newline = "\n" if self.text.compare("end-1c", ">", "1.0") else ""
+        pieces = []
+        for line in lines:
+            clock, way, about, text = row(*line)
+            pieces += [newline + clock, ("row", way), way, ("row", way, "arrow"),
+                       about, ("row", way), text, ("row",)]
+            newline = "\n"
+        self.text.config(state="normal")
+        self.text.insert("end", *pieces)
+        # index() says "line.column"; "end" is the line behind the last one. delete()
+        # with the same place twice deletes nothing.
+        count = int(self.text.index("end").split(".")[0]) - 1
+        self.text.delete("1.0", f"{max(0, count - TAPPED_LINES) + 1}.0")
+        self.text.config(state="disabled")
+        self.follow()
+
+    # --- the buttons
+
+    def pause(self):
+        """Stand still, to be read. The tap goes on, and “Go on” shows what came."""
+        self.paused = not self.paused
+        self.buttons[0].config(text="Go on" if self.paused else "Pause")
+        self.title.config(text="Paused" if self.paused else "The wire")
+
+    def copy_shown(self):
+        """Copy what is selected; if nothing is, all that stands here."""
+        spot = self.text.tag_ranges("sel") or ("1.0", "end-1c")
+        self.copy(self.text.get(*spot))
+
+    def clear(self):
+        """Forget all lines. Now press Send, and see which ones that makes."""
+        self.tap.latest()
+        self.tap.lines.clear()
+        self.stick = True               # whoever had scrolled up has no place any more
+        self.text.config(state="normal")
+        self.text.delete("1.0", "end")
+        self.text.config(state="disabled")
+# endregion
+
+
+# region 26. The window: toasts  (lesson 10)
+# A toast is the notice that slides out at the edge of the screen. Each system has its
+# own way to make one: Tk's (Tk 9, on Windows and macOS), else a program, and where that
+# does not work a small window of ours. What stands in it was written by others. So it
+# goes to the program as an argument or in the environment, never as part of a script.
+MAC_TOAST = ("on run argv\ndisplay notification (item 3 of argv) with title "
+             "(item 1 of argv) subtitle (item 2 of argv)\nend run")
+# Windows shows toasts only of programs that it knows, so we borrow PowerShell's name.
+WINDOWS_TOAST = r"""$ErrorActionPreference = 'Stop'
+$all = [UI.ToastNotificationManager, UI, ContentType = WindowsRuntime]
+$page = $all::GetTemplateContent([UI.ToastTemplateType]::ToastText02)
+$page.SelectSingleNode('//text[@id=1]').InnerText = $env:CHATTYCAT_TITLE
+$page.SelectSingleNode('//text[@id=2]').InnerText = $env:CHATTYCAT_BODY
+$name = '{1AC14E77-02E7-4E5D-B744-2EB1AE5198B7}\WindowsPowerShell\v1.0\powershell.exe'
+$all::CreateToastNotifier($name).Show([UI.ToastNotification]::new($page))
+""".replace("UI", "Windows.UI.Notifications")
+
+
+def toast_command(title, body):
+    """Return the command by which this system is told to show a toast."""
+    if os.name == "nt":
+        # Its whole path: Windows would look into the current folder first. The text it
+        # reads from the environment.
+        shell = r"System32\WindowsPowerShell\v1.0\powershell.exe"
+        return [os.path.join(os.environ["SystemRoot"], shell), "-NoProfile",
+                "-NonInteractive", "-Command", WINDOWS_TOAST]
+    if sys.platform == "darwin":
+        # A text may begin with "-". But behind a word that is no option, such as our
+        # name, osascript takes no other word for one.
+        return ["osascript", "-e", MAC_TOAST, "ChattyCat", title, body]
+    # Nor does this one behind "--". It reads the body twice: first for backslashes, by
+    # which "\074" would become "<", and then as HTML, where "<b>" would make it bold.
+    return ["notify-send", "-a", "ChattyCat", "--", title,
+            html.escape(body.replace("\\", "\\\\"))]
+
+
+def cut_to(text, most):
+    """Return text of others as one line of at most `most` characters.
+
+    split() takes all line ends out as well: a toast of forty lines would fill a screen.
+    """
+    text = " ".join(clean(text[:10 * most]).split())
+    return text if len(text) <= most else text[:most - 1] + "…"
+
+
+def has_tray(root) -> bool:
+    """Whether our icon is in the system's tray; it is put there at the first time.
+
+    Only by Tk 9, and not on X11: there Tk says that it worked where no tray is, and a
+    window that has gone into it could not be brought back.
+    """
+    if root.tk.call("tk", "windowingsystem") == "x11":
+        return False
+    try:
+        if not root.tk.getboolean(root.tk.call("tk", "systray", "exists")):
+            # An image of Tk's own: one of Python's would go with its object. And what
+            # Tk is to call needs a name, which register() gives it.
+            root.tk.call("image", "create", "photo", "tray", "-data", LOGO)
+            root.tk.call("tk", "systray", "create", "-image", "tray", "-text",
+                         "ChattyCat", "-button1", root.register(lambda: back(root)))
+        return True
+    except tk.TclError:                 # Tk 8.6 does not know the word
+        return False
+
+
+def hide(root):
+    """Take the window out of the way, but not out of the chat.
+
+    withdraw() leaves nothing of it on the screen, so there must be an icon that brings
+    it back. iconify() leaves it in the system's list of windows.
+    """
+    root.withdraw() if has_tray(root) else root.iconify()
+
+
+def back(root):
+    """Bring the window back, to the front, and the keyboard with it."""
+    # It may be hidden; or behind others; or in front, but without the keyboard.
+    root.deiconify()
+    root.lift()
+    root.focus_force()
+
+
+class Toasts:
+    """Tells what happens while the window is not looked at.
+
+    One toast in PAUSE seconds: a room where all talk must not bury somebody's screen.
+    What comes meanwhile is counted, and the newest of it told when the time is over.
+    """
+    # The second: as long as the system's program may take, and as our window stays.
+    PAUSE, SECONDS = 3, 5
+
+    def __init__(self, root, look, choices, open):
+        """`open(conversation)` is called after a click on our own small window; of the
+        others nobody tells us."""
+        self.root, self.look, self.choices, self.open = root, look, choices, open
+        self.held, self.more = None, 0  # what waits for the pause to be over
+        self.shown = self.timer = self.process = self.window = None
+        self.next = self.end = 0        # when one may come, and when this one must go
+        # On X11 not even Tk 9: what it shows there takes the keyboard away, or lets us
+        # wait for a desktop that hangs (both read in its source).
+        self.way = "tk" if look.aqua or os.name == "nt" else "program"
+
+    def tell(self, title, body, conversation, important=False):
+        """Show a toast; or if there was one a moment ago, keep it for later.
+
+        `important`: names us. That, and what is private, is not pushed out by chatter.
+        """
+        if not self.choices.toasts:
+            return
+        important = important or conversation.name is not None
+        self.more += self.held is not None
+        if self.held is None or important >= self.held[-1]:
+            self.held = title, body, conversation, important
+        if self.timer is None:
+            self.watch()
+
+    def watch(self):
+        """See to what is going on, every 100 ms while there is something.
+
+        The system's program runs beside us, like the Painter's, and we look whether it
+        is done. So it can't make us wait.
+        """
+        self.timer, now = None, time.monotonic()
+        if self.process and (self.process.poll() is not None or now > self.end):
+            if self.process.poll() != 0:
+                self.way = "window"
+                self.show_window()
+            self.end_process()
+        # Who is back at the window sees it all, see Window.drain().
+        if self.root.tk.call("focus", "-displayof", self.root):
+            self.forget()
+        if now > self.end:
+            self.close_window()
+        if self.held and self.process is None and now > self.next:
+            self.show()
+        if self.process or self.window or now < self.next:
+            self.timer = self.root.after(100, self.watch)
+
+    def show(self):
+        """Show what is held, and begin the pause."""
+        title, body, conversation, _ = self.held
+        more = f", and {self.more} more" if self.more else ""
+        self.shown = cut_to(title, 60) + more, cut_to(body, 200), conversation
+        self.held, self.more = None, 0
+        self.next = time.monotonic() + self.PAUSE
+        self.end = time.monotonic() + self.SECONDS
+        if self.choices.bell:
+            self.root.bell()            # the sound that the system has for it
+        self.show_somehow(*self.shown[:2])
+
+    def show_somehow(self, title, body):
+        """Show it in the first way that works.
+
+        What has failed once is not tried again for each toast.
+        """
+        if self.way == "tk":
+            try:
+                if os.name == "nt":     # there it comes out of the icon in the tray
+                    has_tray(self.root)
+                self.root.tk.call("tk", "sysnotify", title, body)
+                return
+            except tk.TclError:         # Tk 8.6 does not know the word
+                self.way = "program"
+        if self.way == "program":
+            try:
+                # (Without the flag, Windows opens a black window for it.)
+                self.process = subprocess.Popen(
+                    toast_command(title, body), stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    env=dict(os.environ, CHATTYCAT_TITLE=title, CHATTYCAT_BODY=body),
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+                return
+            # Not there. Or a system of 256 letters, where no program can be told 小猫.
+            except (OSError, ValueError):
+                self.way = "window"
+        self.show_window()
+
+    def show_window(self):
+        """Show it in a small window of ours, in the corner of the screen.
+
+        It is what Linux has where no desktop runs, and the one that knows of a click.
+        """
+        self.close_window()             # that of the toast before
+        look, px = self.look, self.look.px
+        self.end = time.monotonic() + self.SECONDS
+        # A Toplevel is a window beside the root.
+        self.window = window = tk.Toplevel(
+            self.root, class_="Toast", bg=look["surface"], padx=px(14), pady=px(12),
+            highlightthickness=1, highlightbackground=look["edge"])
+        # The window manager leaves it alone: no title, and above all not the keyboard,
+        # or what somebody types elsewhere would end in here.
+        window.overrideredirect(True)
+        # macOS has no window manager, and a word of its own for it (found in IDLE).
+        with contextlib.suppress(tk.TclError):
+            window.tk.call("::tk::unsupported::MacWindowStyle", "style", window, "help",
+                           "noActivates")
+        window.attributes("-topmost", True)         # nor behind other windows
+        # "-": counted from the right and from below, where a task bar may be.
+        window.geometry(f"-{px(16)}-{px(56)}")
+        look.label(window, image=look.small_logo).pack(side="left", anchor="n",
+                                                       padx=(0, px(12)))
+        # As wide as a text can be, so that all toasts are of one width.
+        tk.Frame(window, width=px(280), bg=look["surface"]).pack()
+        for text, font in zip(self.shown, ("name", "label")):
+            # About four lines: two hundred "W" would be ten.
+            look.label(window, font, text=shorten(text, look.fonts[font], px(1040)),
+                       wraplength=px(280), justify="left").pack(anchor="w")
+        # What is bound to a window is bound to all that is in it.
+        window.bind("<Button-1>", self.clicked)
+
+    def clicked(self, event):
+        """Go where the toast points to. (It is gone then, but self.shown is not.)"""
+        self.close_window()
+        back(self.root)
+        self.open(self.shown[2])
+
+    def close_window(self):
+        """Take our small window away, if there is one: by a click, or by the time."""
+        if self.window is not None:
+            self.window.destroy()
+            self.window = None
+
+    def end_process(self):
+        """End the program, if there is one (or take its exit status, if it has ended,
+        which is the usual case); see Painter.stop()."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def forget(self):
+        """Show nothing more of what was: somebody is looking."""
+        self.held, self.more = None, 0
+        self.close_window()
+
+    def stop(self):
+        """Leave nothing behind: a timer would call us when there is no Tk any more, and
+        a program that hangs would outlive us."""
+        if self.timer is not None:
+            self.root.after_cancel(self.timer)
+        self.end_process()
+        self.forget()
+# endregion
+
+
+# region 27. The window: help  (lesson 10)
+# What is pressed; what it does; what Tk calls it; the method of Window that does it (or
+# none: Composer and Tk know these). The window binds what stands here and the help
+# shows it, so no key can be in one and not in the other.
+KEYS = (
+    ("Enter", "send", (), ""),
+    ("Shift+Enter", "begin a new line", (), ""),
+    ("Up, Down", "in the first and the last line: what you sent before", (), ""),
+    ("Tab", "complete a name or a command; once more: the next one", (), ""),
+    ("PgUp, PgDn", "scroll the messages while you type", (), ""),
+    ("Esc, Ctrl+End", "go to the newest message", ("Escape", "Control-End"),
+     "to_the_end"),
+    ("Alt+Up", "the conversation above", ("Alt-Up",), "talk_above"),
+    ("Alt+Down", "the conversation below", ("Alt-Down",), "talk_below"),
+    ("Alt+1 to Alt+9", "the first to the ninth conversation", (), ""),
+    ("Ctrl+O", "send files", ("Control-o",), "choose_files"),
+    ("Shift+F10", "in a text: copy, open a link", (), ""),
+    ("F1", "this help", ("F1",), "show_help"),
+    ("F12", "the wire: each line as it travels", ("F12",), "toggle_wire"),
+    ("Ctrl+Q", "quit", ("Control-q",), "quit"),
+)
+NOTES = (
+    ("A line of yours is grey", "until the server's receipt is here: from then on all "
+     "others have it."),
+    ("A red number", "is what somebody wrote to you alone. With an @, somebody has "
+     "named you; grey is the rest of the room."),
+    ("A click on a person", "opens a private conversation: nobody else can read it."),
+    ("Without seeing", "No window of this kind can be read by a screen reader. Start "
+     "python3 ChattyCat_Client.py --plain in a terminal: the same chat, line by line."),
+)
+
+
+class Page(Reader):
+    """A window of its own with something to read: the help, or what this program is.
+
+    No box that has to be clicked away: one can leave it open beside the chat, and type
+    what it says. It is made of text and tags, like the messages.
+    """
+
+    def __init__(self, look, chat, title, height=560):
+        px = look.px
+        # A Toplevel is one more window. class_ says whose it is, for the system's list
+        # of windows; transient: it stays in front of the first one.
+        self.window = tk.Toplevel(look.root, class_="ChattyCat", bg=look["surface"])
+        self.window.title(title)
+        self.window.transient(look.root)
+        self.window.geometry(f"{px(680)}x{px(height)}")
+        close = ttk.Button(self.window, text="Close", command=self.window.destroy)
+        close.pack(side="bottom", pady=px(12))
+        super().__init__(self.window, look, chat, padx=px(24), pady=px(12),
+                         spacing3=px(4))
+        self.frame.pack(fill="both", expand=True)
+        self.text.tag_configure("brand", font=look.fonts["brand"], justify="center")
+        self.text.tag_configure("middle", justify="center", foreground=look["muted"])
+        self.text.tag_configure("title", font=look.fonts["title"], spacing1=px(14))
+        # Two columns: a tab goes to the second one, and there a long text stays.
+        self.text.tag_configure("row", tabs=(px(205),), lmargin2=px(205))
+        self.text.tag_configure("left", font=look.fonts["name"])
+        for widget in (self.window, close):
+            widget.bind("<Escape>", lambda event: self.window.destroy())
+        # What is bound to the first window is not bound to this one.
+        self.window.bind("<Control-q>", lambda event: chat.face.quit())
+        self.text.focus_set()           # the arrow keys scroll
+
+    def write(self, *pieces):
+        """Add text, tags, text, tags, …"""
+        self.text.config(state="normal")
+        self.text.insert("end", *pieces)
+        self.text.config(state="disabled")
+
+    def table(self, title, rows):
+        """Add a title and rows of two columns, as text: so it can be copied."""
+        self.write(title + "\n", ("title",))
+        for left, right in rows:
+            self.write(left, ("row", "left"), f"\t{right}\n", ("row",))
+
+
+def help_page(look, chat) -> Page:
+    """Open the help: keys, commands, and what is not to be guessed."""
+    page = Page(look, chat, "ChattyCat — help")
+    words = [(shown, does) for shown, does, _, _ in KEYS]
+    if look.aqua:
+        words = [(shown.replace("Ctrl", "Command"), does) for shown, does in words]
+    page.table("Keys", words)
+    # By their docstrings, as /help has them: so a command of your own is here too.
+    page.table("Commands", [line.partition(": ")[::2] for line in chat.commands()])
+    page.table("Good to know", NOTES)
+    return page
+
+
+def about_page(look, chat) -> Page:
+    """Open the page that says what this program is, and where its files are.
+
+    The versions, since that is the first question to whom it does not work.
+    """
+    page = Page(look, chat, "About ChattyCat", 440)
+    # A picture in a Text is a very large letter; what has its tag is in the middle.
+    page.text.image_create("1.0", image=look.logo)
+    page.text.tag_add("middle", "1.0")
+    page.write("\nChattyCat\n", ("brand",),
+               f"version {VERSION} · Python {sys.version.split()[0]} · "
+               f"Tk {look.root.tk.call('info', 'patchlevel')}\n", ("middle",))
+    page.write(
+        "\nA chat from which one learns how a chat works: two Python scripts, to be "
+        "read from top to bottom, and lessons that build them up from the first "
+        "socket. F12 shows what they say to each other.\n"
+        "\nMIT licence: use it, change it, pass it on.\n\n"
+        f"Your last login and your choices are kept in {user_folder()}; passwords are "
+        "kept nowhere.\n")
+    return page
+# endregion
+
+
+# region 28. The window: its parts  (lesson 10)
+# A window is made from the outside in: each widget is told in which other one it is,
+# and how it finds its place there. What comes later in the code stands further right or
+# further below, or, where a place is given from two sides, in the middle.
+class Parts:
+    """All the parts of the window, the keys, and what opens beside it.
+
+    Window, below, inherits it. Here stands what the user does with the window, there
+    what the network does with it. Each part has a class of its own, and none of them
+    knows another one: what concerns two goes through here, or through the chat.
+
+        login                        instead of everything else, until we are in
+        room: sidebar | main: header, banner
+                              views: a Messages for each conversation, one of them shown
+                              wire, if it is open
+                              composer
+        page, toasts                 windows of their own
+    """
 
     def __init__(self, root, options, chat_class=Chat):
-        self.root = root
+        self.root, self.choices = root, Choices().load()
         self.chat = chat = chat_class(self, options)
-        self.look = look = Look(root, options.theme)
-        look.painter = Painter(root, look["surface"])
-        # A conversation gets a view when it is first shown, so a room with 200 people
-        # begins with one Text and not with 200. Its new lines wait for show_batch().
-        self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
-        # The same for receipts, which change lines that are there already.
-        self.settled = {}               # conversation -> lines
-        # Whether people or unread marks have changed, and are not drawn yet.
-        self.changed = False
+        self.look = self.page = None
+        # Whether people or unread marks have changed, and are not drawn yet; whether
+        # the wire is shown, which a new theme must not forget.
+        self.changed = self.wire_open = False
         # Set by a signal; and by the first quit() that would cost a line, see there.
         self.quit_wanted = self.warned = False
-        root.iconphoto(True, look.logo)
-        self.login = LoginCard(root, look, chat)
-        # The room: people on the left; header, banner, messages, composer on the right.
-        self.room = tk.Frame(root, bg=look["border"])
-        self.sidebar = Sidebar(self.room, look, chat)
-        self.sidebar.frame.pack(side="left", fill="y", padx=(0, 1))
-        self.main = tk.Frame(self.room, bg=look["surface"])
-        self.main.pack(side="left", fill="both", expand=True)
-        self.header = Header(self.main, look, chat)
-        self.composer = Composer(self.main, look, chat, self.to_the_end,
-                                 self.choose_files)
-        self.composer.frame.pack(side="bottom", fill="x")
-        self.bind_keys()
         # Without this the close button would destroy the window under our feet.
         root.protocol("WM_DELETE_WINDOW", self.quit)
-        self.login.frame.pack(fill="both", expand=True)
+        self.fit_in()
+        # A click on a button takes the keyboard along; back with it to where one types.
+        # So too when a button goes away that has it.
+        for event in ("<ButtonRelease-1>", "<Unmap>"):
+            root.bind_class("TButton", event, self.take_focus_back, add=True)
+        # Tk presses a button with the space bar only; people try Enter as well.
+        # bind_class(): for all widgets of a kind; what is bound to one of them runs
+        # before it, and to all of them (bind_all()) after it.
+        root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
+        # The Enter of the number block is a key of its own: let it be the other one.
+        root.bind_all("<KP_Enter>",
+                      lambda event: event.widget.event_generate("<Return>"))
+        self.build(options.theme or self.choices.theme)
         self.login.name.focus_set()
-        self.status_changed()
-        self.login.say(chat.login.trouble, "warning")
+        self.login.say(chat.login.trouble or self.choices.trouble, "warning")
         # after() calls a function once, so many ms from now; see drain() and tick().
         self.timers = {"drain": root.after(0, self.drain),
                        "tick": root.after(1000, self.tick)}
@@ -4428,19 +5625,206 @@ class Window:
             self.login.connect()
             chat.remember = False       # what was not typed here is no login of yours
 
+    def fit_in(self):
+        """Do what people expect of a program on their system, where Tk does not."""
+        root, system = self.root, self.root.tk.call("tk", "windowingsystem")
+        if system == "x11":
+            # Tk has the Ctrl+A of the editor Emacs, to the begin of the line. The hands
+            # of people today select all with it.
+            root.event_delete("<<LineStart>>", "<Control-a>")
+            root.event_add("<<SelectAll>>", "<Control-a>")
+        elif system == "aqua":
+            # macOS tells a program by these names what was chosen in the menu at the
+            # top of the screen; without ours, Quit there would end us without a bye.
+            for name, function in (("Quit", self.quit), ("ReopenApplication",
+                                                         root.deiconify)):
+                root.createcommand("::tk::mac::" + name, function)
+            root.createcommand("tkAboutDialog", self.show_about)
+
+    def build(self, theme):
+        """Make all widgets: at the start, and when another theme was chosen.
+
+        Each gets its colours when it is made. To make all of them anew is a few lines;
+        to have each able to change its colours would be some in every class. And it
+        costs nothing: what they show, the chat knows.
+        """
+        root, chat, self.theme = self.root, self.chat, theme
+        if self.look is not None:
+            self.leave_look()
+        self.look = look = Look(root, theme)
+        look.painter = Painter(root, look["surface"])
+        self.toasts = Toasts(root, look, self.choices, self.open_talk)
+        # A conversation gets a view when it is first shown, so a room with 200 people
+        # begins with one Text and not with 200. Its new lines wait for show_batch().
+        self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
+        # The same for receipts, which change lines that are there already.
+        self.settled = {}               # conversation -> lines
+        # The picture in the frame and in the list of windows. And the root's own
+        # ground: one sees it for a moment while a window is being made larger.
+        root.iconphoto(True, look.logo)
+        root.config(bg=look["window"])
+        self.login = LoginCard(root, look, chat)
+        # The room: people on the left; header, banner, messages, composer on the right.
+        self.room = tk.Frame(root, bg=look["border"])
+        self.sidebar = Sidebar(self.room, look, chat)
+        self.sidebar.frame.pack(side="left", fill="y", padx=(0, 1))
+        self.main = tk.Frame(self.room, bg=look["surface"])
+        self.main.pack(side="left", fill="both", expand=True)
+        self.header = Header(self.main, look, chat, self)
+        self.composer = Composer(self.main, look, chat, self.to_the_end,
+                                 self.choose_files)
+        self.composer.frame.pack(side="bottom", fill="x")
+        self.wire = None                # the WireView, while it is open
+        self.show_wire()
+        self.bind_keys()
+        self.login.frame.pack(fill="both", expand=True)
+        self.status_changed()
+
+    def leave_look(self):
+        """Take down what build() has made, and what only the look keeps.
+
+        destroy() takes a widget's children with it. The root stays: it is the window
+        itself, with its place on the screen, and our timers hang on it.
+        """
+        self.toasts.stop()
+        self.look.painter.stop()
+        self.look.images.clear()
+        for widget in self.root.winfo_children():
+            widget.destroy()
+
+    def choose(self, name, value):
+        """The menu: keep a choice, or say why it cannot be kept."""
+        self.choices.set(name, value)
+        self.say_trouble()
+
+    def say_trouble(self):
+        """Say what is wrong with the file of the choices, once."""
+        if self.choices.trouble:
+            self.chat.note(self.choices.trouble, "error")
+            self.choices.trouble = ""
+
+    def choose_theme(self, theme):
+        """The menu: light, dark, or as the system has it; also the next time."""
+        self.choose("theme", theme)
+        view = self.views.get(self.chat.current)    # (None: logged out in this moment)
+        place = view and view.place()
+        self.build(theme)
+        if place and self.chat.current in self.views:
+            self.views[self.chat.current].go_to(place)
+        # What was thrown away still knows each other, in circles, and so waits for
+        # Python's collector. That can run in any thread, and a font or an image that
+        # ends in another one than this waits for Tk, or fails. So it runs here, now.
+        gc.collect()
+
     def bind_keys(self):
-        """Keys that work wherever the focus is, or while typing."""
+        """Keys that work wherever the focus is, or while typing; see KEYS.
+
+        getattr(self, "quit") is self.quit: the method whose name stands in the table.
+        """
         text = self.composer.text
-        self.root.bind("<Control-q>", lambda event: self.quit())
-        # "break", or Tk's own Ctrl+O would open a new line in the box.
-        text.bind("<Control-o>", lambda event: self.choose_files() or "break")
-        # A click on a button takes the keyboard along; back with it to where one types.
-        self.room.bind_class("TButton", "<ButtonRelease-1>", lambda event:
-                             self.room.winfo_manager() and text.focus_set(), add=True)
-        text.bind("<Prior>", lambda event: self.page(-1))       # PgUp, while typing
-        text.bind("<Next>", lambda event: self.page(1))
-        text.bind("<Escape>", lambda event: self.to_the_end())
+        for _, _, keys, method in KEYS:
+            for key in keys:
+                self.bind_key(key, getattr(self, method))
+        for number in range(1, 10):
+            self.bind_key(f"Alt-Key-{number}", self.talk, number)
+        text.bind("<Prior>", lambda event: self.page_by(-1))    # PgUp, while typing
+        text.bind("<Next>", lambda event: self.page_by(1))
         self.sidebar.canvas.bind("<Return>", lambda event: text.focus_set())
+
+    def bind_key(self, key, function, *what):
+        """Bind a key in the whole window, and first of all in the composer.
+
+        The window's own bindings come last. Before them Tk's for a Text would act, and
+        Ctrl+O there opens a new line. "break" keeps those who come later from acting.
+        """
+        if self.look.aqua:
+            key = key.replace("Control", "Command")
+        for widget in (self.composer.text, self.sidebar.canvas, self.root):
+            widget.bind(f"<{key}>", lambda event: (function(*what), "break")[1])
+
+    def take_focus_back(self, event):
+        """After a click on a button in the room one can type on.
+
+        And when the button that has the keyboard goes away, as “Retry now” does: Tk
+        would leave it there, where nobody sees it, and all keys go nowhere.
+        """
+        if self.root is None or not self.room.winfo_exists():
+            return                      # we are at the end, or in the middle of build()
+        button, there = str(event.widget), bool(self.room.winfo_manager())
+        gone = event.type == tk.EventType.Unmap
+        if gone and button != str(self.root.tk.call("focus")):
+            return
+        if there and button.startswith(str(self.room)):
+            self.composer.text.focus_set()
+        elif gone and not there:
+            self.login.name.focus_set()
+
+    # --- conversations, and windows of their own. The keys work while one logs in, too,
+    # and then there is no conversation to go to.
+
+    def talk(self, number):
+        """Alt+1 to Alt+9."""
+        if self.room.winfo_manager():
+            self.chat.show_nth(number)
+
+    def talk_above(self):
+        """Alt+Up. Over who is in the list of people but was never talked to it goes
+        on: 200 people are not 200 conversations."""
+        if self.room.winfo_manager():
+            self.chat.step(-1)
+
+    def talk_below(self):
+        """Alt+Down."""
+        if self.room.winfo_manager():
+            self.chat.step(1)
+
+    def open_talk(self, conversation):
+        """A toast was clicked: show what it was about, if that is still there."""
+        if conversation in self.chat.conversations.values():
+            self.chat.show(conversation)
+
+    def show_help(self):
+        """F1: the page with keys and commands."""
+        self.open_page(help_page)
+
+    def show_about(self):
+        """What this is."""
+        self.open_page(about_page)
+
+    def toggle_wire(self):
+        """F12: the pane that shows each line as it travels."""
+        if self.room.winfo_manager():   # and not under the login card
+            self.wire_open = not self.wire_open
+            self.show_wire()
+
+    def show_wire(self):
+        """Open the pane of the wire, or close it; in another theme it is a new one."""
+        if self.wire_open:
+            self.wire = WireView(self.main, self.look, self.chat, self.toggle_wire)
+            # For pack() in front of the messages: they get what the others leave.
+            self.wire.pane.pack(side="bottom", fill="x", after=self.composer.frame)
+        elif self.wire:
+            self.wire.pane.destroy()
+            self.wire = None
+            self.composer.text.focus_set()
+
+    def open_page(self, make):
+        """Open a page in the place of the last one: who presses F1 twice has lost it
+        behind other windows, and wants to see it."""
+        if self.page is not None:
+            self.page.window.destroy()
+        self.page = make(self.look, self.chat)
+# endregion
+
+
+# region 29. The window: all together  (lesson 10)
+class Window(Parts):
+    """All the parts put together: the face of the chat for those who have a screen.
+
+    Two things happen to it, both in the main thread and never at once: Tk calls what is
+    bound to keys and widgets, and drain() brings what the other threads have left. So
+    there is no lock in any of the regions of the window.
+    """
 
     def drain(self):
         """Every 50 ms take in what came; sooner when there is more.
@@ -4458,8 +5842,16 @@ class Window:
             if self.quit_wanted:
                 self.close()
                 return
+            # Nothing has the focus while another program's window has it. Asked here:
+            # <FocusIn> and <FocusOut> come for each widget, and when the keyboard only
+            # goes from one to the next, the one is lost before the other is found.
+            looking = bool(self.root.tk.call("focus", "-displayof", self.root))
+            if looking != self.chat.looking:
+                self.chat.looks(looking)
             more = self.chat.drain(200, 0.015)
             self.show_batch()
+            if self.wire:
+                self.wire.show_new()
         finally:                        # one bad message must not end the loop
             if self.root is not None:
                 self.timers["drain"] = self.root.after(10 if more else 50, self.drain)
@@ -4492,6 +5884,11 @@ class Window:
     def line_added(self, conversation, line):
         """Only keep it: show_batch() shows all lines of a batch at once."""
         self.batch.setdefault(conversation, []).append(line)
+        if (not self.chat.looking and line.kind in ("chat", "file", "notice")
+                and line.author != self.chat.me and not line.old):
+            where = "" if conversation.name is None else ", to you alone"
+            self.toasts.tell(line.author + where, line.text, conversation,
+                             line.mention)
 
     def line_changed(self, conversation, line):
         """A receipt waits for show_batch(), as one of many; all else is shown now."""
@@ -4523,6 +5920,7 @@ class Window:
             (self.room if inside else self.login.frame).pack(fill="both", expand=True)
             if inside:
                 self.shown(self.chat.current)
+                self.say_trouble()
         self.sidebar.show_status(state)
         self.login.show_status(self.chat.status)
         self.changed = True             # the sidebar shows who is online
@@ -4535,10 +5933,13 @@ class Window:
         known = self.chat.conversations.values()
         for old in [talk for talk in self.views if talk not in known]:
             self.views.pop(old).frame.destroy()         # of a server that we left
-        for view in self.views.values():
+        for talk, view in self.views.items():
             view.frame.pack_forget()
+            if talk.first_new is None:  # what was new there is read
+                view.remove_new()
         if conversation not in self.views:
-            self.views[conversation] = Messages(self.main, self.look, self.chat)
+            self.views[conversation] = Messages(self.main, self.look, self.chat,
+                                                conversation)
             self.views[conversation].add(conversation.lines)
         self.views[conversation].frame.pack(fill="both", expand=True)
         self.composer.set(conversation.draft)
@@ -4563,13 +5964,15 @@ class Window:
         that what is said meanwhile is shown; and somebody may close the window.
         """
         talk = self.chat.current
+        if not self.room.winfo_manager():
+            return
         with contextlib.suppress(tk.TclError):
             paths = filedialog.askopenfilenames(parent=self.root, title="Send files")
             for path in self.root.tk.splitlist(paths) if self.root else ():
                 self.chat.send_file(path, talk)
             self.to_the_end()
 
-    def page(self, pages):
+    def page_by(self, pages):
         """PgUp and PgDn in the composer scroll the messages: to read what was said, one
         need not leave what one is about to say."""
         self.views[self.chat.current].scroll(pages)
@@ -4609,6 +6012,7 @@ class Window:
         for timer in self.timers.values():
             root.after_cancel(timer)    # or Tk complains of a command that is gone
         root.withdraw()                 # out of sight at once; the bye takes a moment
+        self.toasts.stop()
         self.look.painter.stop()
         self.chat.leave()
         # An image that Python throws away later, in whatever thread it does so, would
@@ -4618,7 +6022,7 @@ class Window:
 # endregion
 
 
-# region 22. Plain lines: printed  (lesson 14)
+# region 30. Plain lines: printed  (lesson 14)
 class Printed:
     """What plain lines print: the half of this face that the chat talks to.
 
@@ -4766,7 +6170,7 @@ class Printed:
 # endregion
 
 
-# region 23. Plain lines: typed  (lesson 14)
+# region 31. Plain lines: typed  (lesson 14)
 class PlainLines(Printed):
     """The chat without a window: what you type is sent, what comes is printed.
 
@@ -4938,7 +6342,7 @@ class PlainLines(Printed):
 # endregion
 
 
-# region 24. Main  (lesson 00)
+# region 32. Main  (lesson 00)
 def open_root():
     """Return (Tk's window, ""), or (None, one sentence that says why there is none).
 
@@ -5020,27 +6424,32 @@ def make_printable():
             stream.reconfigure(errors="backslashreplace")
 
 
-# To extend the client in a file of your own: a class MyChat(Chat) with command_… and
-# on_… methods, then `main(MyChat)`. Both faces will have them.
-def main(chat_class=Chat):
-    """Show a window, or plain lines; return the exit status when it is over.
+# The third face is a program of its own, since it is a lesson. (A face is found here by
+# its file and not by `import`: the client must work where it was copied to alone.)
+def load_terminal():
+    """Return (the class Terminal, ""), or (None, one sentence that says why not)."""
+    path = os.path.join(HERE, "lessons", "21_another_face", "ChattyCat_Terminal.py")
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None, "This is no terminal that can be drawn on."
+    # It imports the client. Run as a program we are "__main__", and under our own name
+    # Python would load us once more: then there were two classes Chat.
+    sys.modules.setdefault("ChattyCat_Client", sys.modules[__name__])
+    try:
+        # What `import` does, with a path: a plan, an empty module, and its text run.
+        spec = importlib.util.spec_from_file_location("ChattyCat_Terminal", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as problem:      # curses, which Windows does not have
+        return None, f"This Python cannot draw on a terminal ({problem})."
+    except OSError:
+        return None, f"That face is not here: {path} is missing."
+    return module.Terminal, module.why_not()
 
-    0 for a chat that has ended as it should, 1 when a pipe could not say all it had to
-    say, 2 for a wrong command line. A window that was opened always ends with 0.
 
-    A window program does not run from top to bottom. It prepares everything, gives the
-    thread away to Tk's main loop, and from then on is called: by a key, by a click, by
-    a timer. Whatever it does then it must do quickly, since until it returns no key is
-    read and nothing is drawn.
-    """
-    # We may be the process of a Painter. Not an option, as no person ever types it; and
-    # it has a picture to read, and nothing to chat about.
-    if sys.argv[1:2] == ["--paint"]:
-        return paint(*sys.argv[2:])
-    options = read_options()
-    make_printable()
+def prepare(options):
+    """Do what all faces need; return an exit status if it must end here, else None."""
     if options.log:
-        # Before the window: what goes wrong from here on should stand in it.
+        # Before any face: what goes wrong from here on should stand in it.
         try:
             open_log(options.log)
         except OSError as problem:
@@ -5060,22 +6469,43 @@ def main(chat_class=Chat):
     # Python calls this when a mistake has ended a thread. Without it that stands in the
     # terminal only, and a window may have none.
     threading.excepthook = report_mistake
-    root, why = (None, "") if options.plain else open_root()
-    # No screen (a server, ssh) and no Tk are no reason not to chat.
-    if root is None:
-        if why:
-            print(f"{why} The chat goes on in this terminal.", flush=True)
-        # A shell starts a job behind "&" with Ctrl+C ignored; here it counts.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        face = PlainLines(options, chat_class)
-        try:
-            return face.run()
-        except KeyboardInterrupt:
-            # Ctrl+C, the way out that everybody knows. Without the bye the server would
-            # take us for lost, and keep our name for a minute.
-            face.leave()
-            return 0
-    # The same for what Tk calls: it would print the mistake and go on.
+    return None
+
+
+def run_in_terminal(options, chat_class, why) -> int:
+    """Chat in this terminal: drawn, or in plain lines where that is not possible.
+
+    `why`: why there is no window, if one was wanted. No screen (a server, ssh) and no
+    Tk are no reason not to chat.
+    """
+    face, trouble = (None, "") if options.plain else load_terminal()
+    if trouble:
+        face = None
+    if why:
+        print(f"{why} The chat goes on in this terminal.", flush=True)
+    elif trouble:                       # that is what was asked for
+        print(f"{trouble} The chat goes on in plain lines.", flush=True)
+    # A shell starts a job behind "&" with Ctrl+C ignored; here it counts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    face = (face or PlainLines)(options, chat_class)
+    try:
+        return face.run()
+    except KeyboardInterrupt:
+        # Ctrl+C, the way out that everybody knows. Without the bye the server would
+        # take us for lost, and keep our name for a minute.
+        face.leave()
+        return 0
+
+
+def run_window(root, options, chat_class) -> int:
+    """Chat in a window.
+
+    A window program does not run from top to bottom. It prepares everything, gives the
+    thread away to Tk's main loop, and from then on is called: by a key, by a click, by
+    a timer. Whatever it does then it must do quickly, since until it returns no key is
+    read and nothing is drawn.
+    """
+    # As threading.excepthook, for what Tk calls: it would print the mistake and go on.
     root.report_callback_exception = report_mistake
     window = Window(root, options, chat_class)
     place(root, window.look.px, os.environ.get("CHATTYCAT_PLACE", ""))
@@ -5088,6 +6518,30 @@ def main(chat_class=Chat):
     # returns when the window is destroyed, by Window.quit().
     root.mainloop()
     return 0
+
+
+# To extend the client in a file of your own: a class MyChat(Chat) with command_… and
+# on_… methods, then `main(MyChat)`. All faces will have them.
+def main(chat_class=Chat):
+    """Show a window, or chat in the terminal; return the exit status when it is over.
+
+    0 for a chat that has ended as it should, 1 when a pipe could not say all it had to
+    say, 2 for a wrong command line. A window that was opened always ends with 0.
+    """
+    # We may be the process of a Painter. Not an option, as no person ever types it; and
+    # it has a picture to read, and nothing to chat about.
+    if sys.argv[1:2] == ["--paint"]:
+        return paint(*sys.argv[2:])
+    options = read_options()
+    make_printable()
+    status = prepare(options)
+    if status is not None:
+        return status
+    no_window = options.plain or options.terminal
+    root, why = (None, "") if no_window else open_root()
+    if root is None:
+        return run_in_terminal(options, chat_class, why)
+    return run_window(root, options, chat_class)
 
 
 if __name__ == "__main__":

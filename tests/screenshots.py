@@ -22,7 +22,7 @@ import time
 from bad_network import BadNetwork
 from parcels import send_file
 from people import Person, ServerProcess
-from screen import ClientWindow, wait_until
+from screen import ClientWindow, RemoteWindow, visible_windows, wait_until, xdotool
 
 README_PICTURE = pathlib.Path(__file__).resolve().parent / "chattycat.png"
 LONG = ("Thank you Félix 😀 I had forgotten that one message can come in two pieces. "
@@ -264,13 +264,87 @@ def gone(studio, window, server):
 def help_and_mistakes(studio, window):
     window.type("/everyone\n/help\n/nonsense\n")
     studio.take(window, "help")
-    window.key("ctrl+a", "ctrl+k")      # a Text's own keys: empty the line
+    window.key("ctrl+a", "BackSpace")   # empty the box
     for line in range(4):
         window.type(f"line {line} of a long message")
         window.key("shift+Return")
     studio.take(window, "chat_long_draft")
     window.resize(*(round(side * studio.scale) for side in (560, 400)))
     studio.take(window, "chat_narrow")
+
+
+def scene_news(studio):
+    """What came while one looked elsewhere, and while one read further up."""
+    with ServerProcess() as server, friends(
+            server, "Tigrou", "Félix.le.Chat", "Garfield") as people:
+        tigrou, felix, garfield = people
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            for number in range(24):
+                say(tigrou, f"It is {number} o'clock, and all is well.")
+            with studio.client("--name", "Salem", "--port", server.port) as other:
+                other.wait_for_title("ChattyCat — Salem")
+                other.focus()
+                xdotool("windowmove", other.number, round(1200 * studio.scale), 0)
+                say(felix, "The docs: https://docs.python.org/3/howto/sockets.html.")
+                say(garfield, "@Minou can you send me the picture of the cat? I ❤️ 🍝")
+                say(garfield, "Psst, Minou!", to="Minou")
+                window.wait_for_title("(3) ChattyCat — Minou")
+                studio.take(window, "news_unread")
+            window.focus()
+            window.wait_for_title("(1) ChattyCat — Minou")
+            studio.take(window, "news_new_messages")
+            window.key("Prior")
+            for word in ("One", "Two", "Three"):
+                say(tigrou, word)
+            studio.take(window, "news_further_up")
+            window.key("alt+Down")          # Garfield, where nobody has been yet
+            studio.take(window, "news_private")
+            window.key("alt+1")
+            window.type("Ti")
+            window.key("Tab")
+            studio.take(window, "news_completed")
+
+
+def scene_wire(studio):
+    """The lines themselves: F12."""
+    with ServerProcess() as server, friends(server, "Tigrou") as (tigrou,):
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            window.type("Hello\n")
+            say(tigrou, "Hello Minou! " + LONG)
+            window.key("F12")
+            studio.take(window, "wire")
+            window.resize(*(round(side * studio.scale) for side in (560, 400)))
+            studio.take(window, "wire_narrow")
+
+
+def scene_toast(studio):
+    """What one sees of it while another window is looked at."""
+    with ServerProcess() as server, friends(server, "Tigrou") as (tigrou,):
+        options = ("--port", server.port, "--name")
+        with studio.client(*options, "Minou", PATH="/nowhere") as window, \
+                studio.client(*options, "Salem") as other:
+            other.wait_for_title("ChattyCat — Salem")
+            other.focus()
+            say(tigrou, "Minou, are you there? " + LONG, to="Minou")
+            toast, = wait_until(lambda: visible_windows("Toast"))
+            studio.take(RemoteWindow(toast), "toast")
+            window.focus()
+
+
+def scene_pages(studio):
+    """The help and the about page."""
+    with ServerProcess() as server:
+        with studio.client("--name", "Minou", "--port", server.port) as window:
+            window.wait_for_title("ChattyCat — Minou")
+            window.key("F1")
+            studio.take(RemoteWindow.named("ChattyCat — help"), "page_help")
+            xdotool("key", "End")
+            studio.take(RemoteWindow.named("ChattyCat — help"), "page_help_end")
+            xdotool("key", "Escape")
+            window.choose(9)
+            studio.take(RemoteWindow.named("About ChattyCat"), "page_about")
 
 
 def scene_banner(studio):
@@ -399,7 +473,7 @@ def scene_files(studio):
         small.write_bytes(b"y" * (2**20 + 1))
         window.type(f"/file {small}\n")
         studio.take(window, "files_saved_and_sent")
-        window.key("ctrl+a", "ctrl+k")  # what was refused stands in the box yet
+        window.key("ctrl+a", "BackSpace")   # what was refused stands in the box yet
         window.type(f"/file {large}\n")
         time.sleep(2.5)                 # a quarter has arrived by then
         studio.take(window, "files_on_the_way")
@@ -412,7 +486,8 @@ def scene_files(studio):
 SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken, scene_tls,
           scene_password,
           scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
-          scene_coming_back, scene_no_memory, scene_files, scene_menu, scene_kicked)
+          scene_coming_back, scene_no_memory, scene_files, scene_menu, scene_kicked,
+          scene_news, scene_pages, scene_wire, scene_toast)
 
 
 def readme_picture():

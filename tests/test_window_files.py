@@ -643,7 +643,8 @@ def test_our_files_stand_where_the_others_have_them(minou, server, home, join):
     told = [line.file.name if line.file else line.text
             for line in minou.chat.everyone.lines if line.kind in ("chat", "file")]
     assert told == [word for word in came if word in told] and len(told) > 20
-    fresh = client.Messages(minou.window.main, minou.window.look, minou.chat)
+    fresh = client.Messages(minou.window.main, minou.window.look, minou.chat,
+                            minou.chat.everyone)
     fresh.add(minou.chat.everyone.lines)
     view = minou.window.views[minou.chat.everyone]
     assert list(view.drawn) == list(minou.chat.everyone.lines)

@@ -395,7 +395,8 @@ def view(desk):
 
 def messages(desk):
     """Put a conversation into a window."""
-    view = client.Messages(desk.root, desk.window.look, desk.chat)
+    view = client.Messages(desk.root, desk.window.look, desk.chat,
+                           desk.chat.everyone)
     view.frame.pack(fill="both", expand=True)
     desk.root.update()
     return view
