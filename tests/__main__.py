@@ -17,19 +17,25 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 VENV = PROJECT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-# Where the second and further parts begin, so that all take about the same time.
-BEGINS = ("test_exercises.py", "test_learners_errors.py", "test_password.py",
-          "test_tls.py")
+# Where the second and further parts begin, so that all take about the same time. In the
+# last two are all windows. On one screen they would take the keyboard from each other:
+# so it is only one part where not each has a screen of its own.
+BEGINS = ("test_exercises.py", "test_nothing_is_lost.py", "test_typed_while_cut_off.py",
+          "test_window_figures.py")
 VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
 
 
 def main():
     pytest = [python_with_pytest(), "-m", "pytest", *sys.argv[1:]]
-    screen = start_screen()
+    screens, commands = [], []
     try:
-        return run([pytest + part for part in parts()])
+        for part in parts():
+            display, processes = start_screen()
+            screens += processes
+            commands.append([*display, *pytest, *part])
+        return run(commands)
     finally:
-        for process in reversed(screen):  # the window manager before its screen
+        for process in reversed(screens):  # each window manager before its screen
             process.terminate()
             process.wait()
 
@@ -94,12 +100,17 @@ def last_line(text):
     return text.strip().rpartition("\n")[2]
 
 
+def can_start_screens():
+    """Whether this is Linux without a screen, as in CI, where we can start our own."""
+    # Without Xvfb the window's tests are skipped, and pytest's summary says why.
+    return (sys.platform.startswith("linux") and not os.environ.get("DISPLAY")
+            and shutil.which("Xvfb"))
+
+
 def start_screen():
-    """On Linux without a screen, e.g. in CI: start one that nobody sees."""
-    if not sys.platform.startswith("linux") or os.environ.get("DISPLAY"):
-        return []
-    if not shutil.which("Xvfb"):
-        return []  # the window's tests are skipped, and pytest's summary says why
+    """Start a screen that nobody sees: (what sets DISPLAY for a command, processes)."""
+    if not can_start_screens():
+        return [], []
     # -displayfd 1: Xvfb picks a free number and prints it as soon as it can be used.
     # -noreset: otherwise it starts anew whenever the last window closes, and the next
     # test's window may come in between. A session of its own: Ctrl+C is for pytest,
@@ -108,18 +119,19 @@ def start_screen():
                "start_new_session": True}
     xvfb = subprocess.Popen(["Xvfb", "-displayfd", "1", "-noreset", "-nolisten", "tcp",
                              "-dpi", "96", "-screen", "0", "1280x1024x24"], **options)
-    os.environ["DISPLAY"] = ":" + xvfb.stdout.readline().decode().strip()
+    display = ["env", "DISPLAY=:" + xvfb.stdout.readline().decode().strip()]
     if not shutil.which("openbox"):
-        return [xvfb]
+        return display, [xvfb]
     # Without a window manager no window gets the keyboard.
-    openbox = subprocess.Popen(["openbox", "--startup", "echo ready"], **options)
+    openbox = subprocess.Popen([*display, "openbox", "--startup", "echo ready"],
+                               **options)
     while openbox.stdout.readline() not in (b"ready\n", b""):
         pass  # before that it may complain about its menus
-    return [xvfb, openbox]
+    return display, [xvfb, openbox]
 
 
 def parts():
-    """What to test: all that is asked for, or five parts that run side by side.
+    """What to test: all that is asked for, or some parts that run side by side.
 
     The tests mostly wait: for a process to start, for a connection to be lost. Five
     at a time took 144 s on two cores, and three 187 s (measured). Only where everything
@@ -128,9 +140,9 @@ def parts():
     files = sorted(str(path) for path in (PROJECT / "tests").glob("test_*.py"))
     if len(files) <= len(BEGINS) or not {"-q", "-v", "--long"}.issuperset(sys.argv[1:]):
         return [[]]
-    # All windows in one part, the last: they would take the keyboard from each other.
+    begins = BEGINS if can_start_screens() else BEGINS[:-1]
     names = [os.path.basename(path) for path in files]
-    cuts = [0, *(bisect.bisect_left(names, name) for name in BEGINS), len(files)]
+    cuts = [0, *(bisect.bisect_left(names, name) for name in begins), len(files)]
     # (Each keeps the names of its failed tests for itself: they would overwrite them.)
     return [["-o", f"cache_dir=.pytest_cache/{part}", *files[begin:end]]
             for part, (begin, end) in enumerate(zip(cuts, cuts[1:]))]

@@ -1,10 +1,11 @@
 """What all tests share: `--long`, a server, people who come and go, and TLS."""
+import compileall
 import os
 
 import pytest
 
 from ChattyCat_Server import CertificateError, make_certificate
-from people import Person, ServerProcess    # .pytest.ini sets the path for it
+from people import SERVER, Person, ServerProcess    # .pytest.ini sets the path for it
 
 # Set where everything that a test needs is said to be there (CI): then a test
 # that is skipped has tested nothing, and that must be seen.
@@ -62,8 +63,10 @@ OVER_TLS = {
         "test_who_comes_back_for_everything_gets_it_piece_by_piece")}
 # These only with --long: each takes over a second.
 LONG_OVER_TLS = (
+    "test_a_long_history_throws_nobody_out",
     "test_after_goodbye_the_server_does_not_wait_for_us_for_ever",
     "test_two_hundred_come_back_at_once",
+    "test_what_anybody_has_seen_is_never_lost_nor_its_id_given_again",
     "test_whatever_breaks_every_line_is_shown_once")
 
 
@@ -84,6 +87,16 @@ def certificate(chattycat_home):
         return make_certificate()
     except CertificateError as problem:
         pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    """Keep the scripts' bytecode, for all the times that the tests start them.
+
+    Python would do so by itself, but not where PYTHONDONTWRITEBYTECODE is set.
+    """
+    for script in SERVER.parent.glob("ChattyCat_*.py"):
+        compileall.compile_file(script, quiet=1)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
     python3 tests/screenshots.py [FOLDER]       light and dark, into FOLDER
     python3 tests/screenshots.py --dpi 192      as on a screen twice as dense
-    python3 tests/screenshots.py --readme       the picture of README.md, made anew
+    python3 tests/screenshots.py --readme       the pictures of README.md, made anew
 
 A real server, real client windows, and people who come by socket, on a screen of its
 own (Xvfb). The pictures are taken by `import`, a program of ImageMagick.
@@ -22,9 +22,10 @@ import time
 from bad_network import BadNetwork
 from parcels import send_file
 from people import Person, ServerProcess
-from screen import ClientWindow, RemoteWindow, visible_windows, wait_until, xdotool
+from screen import (CLIENT, ClientWindow, RemoteWindow, visible_windows, wait_until,
+                    xdotool)
 
-README_PICTURE = pathlib.Path(__file__).resolve().parent / "chattycat.png"
+PICTURES = pathlib.Path(__file__).resolve().parent / "pictures"
 LONG = ("Thank you Félix 😀 I had forgotten that one message can come in two pieces. "
         "This long line shows how the text wraps under the name, so a reader can "
         "follow who is talking.")
@@ -242,7 +243,7 @@ def keyboard_focus(studio, window):
     studio.take(window, "chat_focus_on_button")
     window.key("shift+Tab", "shift+Tab")
     studio.take(window, "chat_focus_on_people")
-    window.click(400, -50)              # back to the composer
+    window.click(600, -70)              # back to the composer
 
 
 def private(studio, window, tigrou):
@@ -331,6 +332,19 @@ def scene_toast(studio):
             toast, = wait_until(lambda: visible_windows("Toast"))
             studio.take(RemoteWindow(toast), "toast")
             window.focus()
+
+
+def scene_terminal(studio):
+    """Under curses; it has no themes, so in the dark one only."""
+    with ServerProcess() as server, friends(server, "Tigrou", "Félix") as people:
+        if studio.theme == "light":
+            return
+        for size in ("92x24", "50x12", "20x4"):
+            with terminal("--port", server.port, "--name", "Minou",
+                          size=size) as window:
+                everybody_talks(*people, *people)
+                say(people[0], "Psst", to="Minou")
+                studio.take(window, f"terminal_{size}")
 
 
 def scene_pages(studio):
@@ -456,7 +470,7 @@ def scene_files(studio):
             "--name", "Minou", "--port", slow.port, HOME=str(home)))
         window.wait_for_title("ChattyCat — Minou")
         say(tigrou, "Here is our cat, and what she has written:")
-        picture = README_PICTURE.read_bytes()
+        picture = (PICTURES / "talk.png").read_bytes()
         for person, name, data in (
                 (tigrou, "two windows.png", picture),
                 (tigrou, "her first essay.txt", b"miaow\n" * 2000),
@@ -487,14 +501,23 @@ SCENES = (scene_login, scene_no_server, scene_connecting, scene_name_taken, scen
           scene_password,
           scene_empty_room, scene_chat, scene_banner, scene_connection_lost,
           scene_coming_back, scene_no_memory, scene_files, scene_menu, scene_kicked,
-          scene_news, scene_pages, scene_wire, scene_toast)
+          scene_news, scene_pages, scene_wire, scene_toast,
+          scene_terminal)
 
 
-def readme_picture():
-    """Two windows side by side, talking."""
+# --- the pictures of README.md
+
+def readme_pictures():
+    """Two windows that talk; what is new, in the dark; the wire; the terminal."""
+    PICTURES.mkdir(exist_ok=True)
+    with PrivateScreen():
+        for take in (two_windows, dark_window, wire_window, terminal_window):
+            with ServerProcess() as server:
+                take(server)
+
+
+def two_windows(server):
     with contextlib.ExitStack() as stack:
-        stack.enter_context(PrivateScreen())
-        server = stack.enter_context(ServerProcess())
         felix, cat = stack.enter_context(friends(server, "Félix", "小猫"))
         windows = []
         for name in ("Minou", "Tigrou"):
@@ -503,8 +526,7 @@ def readme_picture():
             windows[-1].wait_for_title(f"ChattyCat — {name}")
             windows[-1].resize(600, 460)
         talk(*windows, felix, cat)
-        save_side_by_side(windows)
-    print(f"{README_PICTURE} ({README_PICTURE.stat().st_size:,} bytes)")
+        save("talk", *windows)
 
 
 def talk(minou, tigrou, felix, cat):
@@ -517,21 +539,91 @@ def talk(minou, tigrou, felix, cat):
     tigrou.type("By its newline ")
 
 
-def save_side_by_side(windows):
-    """One picture of both, with the frames that the window manager draws."""
+def dark_window(server):
+    with friends(server, "Félix", "小猫", "Tigrou", "Garfield") as people:
+        felix, cat, tigrou, garfield = people
+        with ClientWindow("--theme", "dark", "--port", server.port, "--name",
+                          "Duchesse") as window:
+            window.wait_for_title("ChattyCat — Duchesse")
+            window.resize(860, 560)
+            say(felix, "It is all here: https://docs.python.org/3/howto/sockets.html 👍")
+            send_file(tigrou, (PICTURES / "talk.png").read_bytes(), "two windows.png",
+                      skip=("joined", "left", "chat"))
+            settle(window.number)
+            with ClientWindow("--port", server.port, "--name", "Salem") as other:
+                other.wait_for_title("ChattyCat — Salem")
+                other.focus()
+                xdotool("windowmove", other.number, 1270, 0)
+                say(garfield, "@Duchesse how did you make that picture? I ❤️ it")
+                for word in ("Psst", "Are you there?"):
+                    say(cat, word, to="Duchesse")
+                window.wait_for_title("(3) ChattyCat — Duchesse")
+                window.focus()
+                window.wait_for_title("(2) ChattyCat — Duchesse")
+                save("dark", window)
+
+
+def wire_window(server):
+    with friends(server, "Tigrou") as (tigrou,):
+        with ClientWindow("--theme", "light", "--port", server.port, "--name",
+                          "Luna") as window:
+            window.wait_for_title("ChattyCat — Luna")
+            window.resize(860, 560)
+            window.key("F12")
+            window.type("Where does a line end?\n")
+            say(tigrou, "At its newline: look at the wire, Luna!")
+            save("wire", window)
+
+
+def terminal_window(server):
+    """The same chat under curses, in a terminal of X11's."""
+    with friends(server, "Félix", "Tigrou") as (felix, tigrou):
+        with terminal("--port", server.port, "--name", "Salem") as window:
+            say(felix, "No window here: I have come by ssh.")
+            say(tigrou, "Salem, have you seen https://en.wikipedia.org/wiki/Curses_"
+                        "(programming_library)?")
+            say(tigrou, "A library from 1980, and it still draws all of this.")
+            xdotool("type", "--window", window.number, "It only sends what has changed")
+            save("terminal", window)
+
+
+@contextlib.contextmanager
+def terminal(*options, size="92x22"):
+    """A terminal with the client in it, as a window that one can look at."""
+    before = visible_windows("XTerm")
+    with tempfile.TemporaryDirectory(prefix="chattycat-") as home:
+        process = subprocess.Popen(
+            ["xterm", "-u8", "-tn", "xterm-256color", "-fa", "DejaVu Sans Mono", "-fs",
+             "11", "-bg", "#191D23", "-fg", "#E7EAEE", "-geometry", size, "-T",
+             "ChattyCat by ssh", "-e", sys.executable, CLIENT,
+             "--terminal", *map(str, options)],
+            env={**os.environ, "CHATTYCAT_HOME": home, "LC_ALL": "C.UTF-8"},
+            stderr=subprocess.DEVNULL)
+        try:
+            number, = wait_until(lambda: visible_windows("XTerm") - before)
+            settle(number)
+            yield RemoteWindow(number)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def save(name, *windows):
+    """One picture of them side by side, with the frames of the window manager."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="chattycat-"))
-    pictures = []
+    parts, path = [], PICTURES / f"{name}.png"
     for window in windows:
         window.focus()
         settle(window.number)
-        pictures.append(folder / f"{window.number}.png")
-        subprocess.run(["import", "-frame", "-window", window.number, pictures[-1]],
+        parts.append(folder / f"{window.number}.png")
+        subprocess.run(["import", "-frame", "-window", window.number, parts[-1]],
                        check=True)
     # 64 colours are enough for a picture of a window, and a third of the bytes.
-    subprocess.run(["convert", *pictures, "-background", "white", "-gravity", "east",
+    subprocess.run(["convert", *parts, "-background", "white", "-gravity", "east",
                     "-splice", "12x0", "+append", "-gravity", "east", "-chop", "12x0",
-                    "+dither", "-colors", "64", "-strip", README_PICTURE], check=True)
+                    "+dither", "-colors", "64", "-strip", path], check=True)
     shutil.rmtree(folder)
+    print(f"{path} ({path.stat().st_size:,} bytes)")
 
 
 def main():
@@ -542,12 +634,12 @@ def main():
                         help="only the scenes whose name has this word in it")
     parser.add_argument("--readme", action="store_true")
     options = parser.parse_args()
-    for program in ("import", "convert", "Xvfb", "openbox", "xdotool"):
+    for program in ("import", "convert", "Xvfb", "openbox", "xdotool", "xterm"):
         if not shutil.which(program):
             sys.exit(f"{program} is missing; on Debian and Ubuntu: sudo apt install "
-                     "imagemagick xvfb openbox xdotool")
+                     "imagemagick xvfb openbox xdotool xterm")
     if options.readme:
-        readme_picture()
+        readme_pictures()
         return
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="chattycat-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -230,9 +230,8 @@ class Unmoved:
 
     Both at the same time: what else this computer does, another test or a search for
     updates, can hold up anybody for far longer than 5 ms, and so it holds up both. But
-    not to the millisecond. So there are up to five tries, and the best counts: a
-    server that is held up by its guest is held up each time. (A try in which all had to
-    wait tells little, and counts only where no other one was better.)
+    not to the millisecond. So there are up to five tries, and the first good one will
+    do: a server that is held up by its guest is held up each time.
     """
     def __init__(self, others):
         self.others = others
@@ -244,7 +243,7 @@ class Unmoved:
             with_guest, without = self.compare(four, guest)
             more.append(times_the_limit(5, with_guest.p99, without.p99))
             print(f"p99 {with_guest.p99:.2f} ms, {without.p99:.2f} without guest")
-            if more[-1] <= 1 and without.p99 < 20:
+            if more[-1] <= 1:
                 break
         assert min(more) <= 1, "the limit is 1 (see times_the_limit)"
 

@@ -14,7 +14,7 @@ import pytest
 
 from ChattyCat_Server import (
     Session, SQLiteHistory, encode, new_session, open_log)
-from people import COMINGS, SERVER, Person, ServerProcess
+from people import COMINGS, SERVER, Person, ServerProcess, as_module
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has nothing like it")
 
@@ -463,10 +463,12 @@ BAD_FILES = {
 
 def refuses(*words):
     """Exit status 2 and one sentence on stderr, which is returned."""
-    command = [sys.executable, str(SERVER), "--port", "0", "--no-console"]
+    module, folder = as_module(SERVER)
+    command = [sys.executable, *module, "--port", "0", "--no-console", *map(str, words)]
     result = subprocess.run(
-        command + [str(word) for word in words], stdin=subprocess.DEVNULL, timeout=10,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+        command, stdin=subprocess.DEVNULL, timeout=10, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": folder})
     assert (result.returncode, result.stdout) == (2, ""), result
     assert result.stderr.count("\n") == 1 and result.stderr.endswith(".\n"), result
     assert "Traceback" not in result.stderr
@@ -667,10 +669,14 @@ def write_long_history(path, public, private=0, newest=0):
     history = SQLiteHistory(50, str(path))
     history.write([], [session])
     count = public + private + newest
+    # Cut where the numbers belong: to make 200,000 lines of JSON would take a second.
+    *_, before = a_row(777)
+    before, between, after = before.replace(b"Hello", b"line 777").split(b"777")
     for start in range(1, count + 1, 10_000):
         history.write([
-            a_row(number, f"line {number}", *(
-                (5, 6) if public < number <= public + private else (session.number,)))
+            (number, *((5, 6) if public < number <= public + private else
+                       (session.number, None)), None,
+             b"%b%d%b%d%b" % (before, number, between, number, after))
             for number in range(start, min(start + 10_000, count + 1))], [])
     history.close()
     return secret

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from people import SERVER
+from people import SERVER, Person, ServerProcess
 
 LONG_LIMIT = 60         # seconds for what takes one here, on a computer that is busy
 
@@ -180,36 +180,45 @@ def test_who_was_stopped_for_three_minutes_misses_nothing(join, start_server, se
     assert texts.split() == [f"{number:0100}" for number in range(3600)]
 
 
-def test_a_list_of_more_than_500_people(join, start_server):
+# 20 characters of 4 bytes each: a longer name there is not.
+LONG_NAMES = [
+    "𠀀" * 16 + "".join(chr(0x20000 + int(digit)) for digit in f"{number:04}")
+    for number in range(505)]
+
+
+@pytest.fixture(scope="module")
+def long_names():
+    """505 people on one server, with the longest names (to let them in takes 3 s)."""
+    with ServerProcess("--max-clients", "510", "--recent", "1") as server:
+        people = [Person(server, name, limit=LONG_LIMIT) for name in LONG_NAMES]
+        yield server, people
+        for person in people:
+            person.close()
+
+
+def test_a_list_of_more_than_500_people(long_names):
     """At most 500 names, the count of all, and still one line of 65,536 bytes."""
-    server = start_server("--max-clients", "510")
-    # 20 characters of 4 bytes each: a longer name there is not.
-    names = ["𠀀" * 16 + "".join(chr(0x20000 + int(digit)) for digit in f"{number:04}")
-             for number in range(505)]
-    people = [join(name, server, limit=LONG_LIMIT) for name in names]
+    _, people = long_names
     for number in (0, 250, 498, 499, 500, 504):
         welcome = people[number].welcome
         assert welcome["count"] == number + 1
         listed = [person["name"] for person in welcome["people"]]
         assert len(listed) == len(set(listed)) == min(number + 1, 500)
-        assert names[number] in listed
-        assert set(listed) <= set(names)
+        assert LONG_NAMES[number] in listed
+        assert set(listed) <= set(LONG_NAMES)
     for number in (0, 504):
         people[number].send({"type": "list"})
         answer = people[number].expect("people", skip=["joined"], limit=LONG_LIMIT)
         assert answer["count"] == 505
         listed = [person["name"] for person in answer["people"]]
         assert len(listed) == len(set(listed)) == 500
-        assert names[number] in listed
+        assert LONG_NAMES[number] in listed
 
 
-def test_the_longest_lines_of_the_server_fit(join, start_server):
-    server = start_server("--max-clients", "510", "--recent", "1")
-    names = ["𠀀" * 16 + "".join(chr(0x20000 + int(digit)) for digit in f"{number:04}")
-             for number in range(500)]
-    people = [join(name, server, limit=LONG_LIMIT) for name in names]
+def test_the_longest_lines_of_the_server_fit(long_names, join):
+    server, people = long_names
     for line in ({"type": "list"}, {
-            "type": "chat", "text": "😀" * 4000, "ref": '"' * 64, "to": names[-1]}):
+            "type": "chat", "text": "😀" * 4000, "ref": '"' * 64, "to": LONG_NAMES[-1]}):
         people[-1].send(line)
         assert len(people[-1].read_line(LONG_LIMIT)) < 65536
     late = join(to=server)

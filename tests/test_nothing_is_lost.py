@@ -190,7 +190,8 @@ def live(world, kills, limit):
     world.turn_until(world.all_has_arrived, limit)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(5), *(
+    pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 10))])
 def test_killed_servers_and_bad_networks(make_world, tmp_path, seed):
     path = tmp_path / "history"
     world = make_world(seed, 12, path, split=True, reset_every=40)

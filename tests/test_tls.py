@@ -28,7 +28,7 @@ import pytest
 
 import eavesdropper
 from eavesdropper import Eavesdropper, anybody
-from people import COMINGS, SERVER, Person, ServerProcess, tls_context
+from people import COMINGS, SERVER, Person, ServerProcess, as_module, tls_context
 from test_bad_guests import may_open, resources, wait_for_resources
 from test_connection import TIME
 from test_plain_lines import CLIENT, POSIX, WAYS, plain
@@ -149,11 +149,12 @@ def fingerprint_by_wire(server):
 
 def failed_start(*options, **env):
     """What a server says that does not start."""
-    command = [sys.executable, SERVER, "--port", "0", "--no-console", *options]
+    module, folder = as_module(SERVER)
+    command = [sys.executable, *module, "--port", "0", "--no-console", *options]
     done = subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True,
-        timeout=50, start_new_session=True)     # no terminal to ask somebody on
+        list(map(str, command)), env={**os.environ, "PYTHONPATH": folder, **env},
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=50,
+        start_new_session=True)                 # no terminal to ask somebody on
     said = done.stderr.decode("utf-8", "backslashreplace")
     assert (done.returncode, done.stdout) == (2, b""), said
     return said
@@ -948,9 +949,9 @@ def test_nothing_counts_before_the_fingerprint(server, two, plain, tmp_path):
 # ------------------------------------------------------------------------- without ssl
 
 class WithoutSSL(ServerProcess):
-    def open_process(self, env):
+    def __init__(self):
+        super().__init__()
         self.command[1:1] = ["-c", WITHOUT_SSL]
-        return super().open_process(env)
 
 
 def test_a_python_without_ssl(plain):

@@ -104,7 +104,7 @@ class Desk:
 
     def row(self, name):
         """The words in somebody's row of the list of people, from left to right."""
-        self.root.update()
+        self.until(lambda: not self.window.changed)
         top = next(y for y, who in self.window.sidebar.rows if who == name)
         items = self.people.find_enclosed(0, top, 2000, top + self.window.look.px(40))
         texts = [item for item in items if self.people.type(item) == "text"]
@@ -170,7 +170,7 @@ class Desk:
 
     def click_on(self, name):
         """Click on somebody in the list of people (None: Everyone)."""
-        self.root.update()
+        self.until(lambda: not self.window.changed)
         top = next(y for y, who in self.window.sidebar.rows if who == name)
         x, y = 80, top + 10
         for event in ("<Enter>", "<Motion>", "<Button-1>", "<ButtonRelease-1>"):
@@ -837,7 +837,7 @@ def test_the_list_of_people_by_keyboard(minou, join):
 def test_a_long_list_of_people_scrolls(minou, join):
     for number in range(40):
         join(f"Cat{number:02}")
-    minou.until(lambda: minou.chat.count == 41)
+    minou.until(lambda: minou.chat.count == 41 and not minou.window.changed)
     for _ in range(200):
         minou.people.event_generate("<Button-5>")       # the wheel, on X11
         minou.people.event_generate("<MouseWheel>", delta=-120)
@@ -1217,7 +1217,7 @@ def test_closing_leaves_nothing_behind(open_window, server, odd_server, state):
 @from_outside
 def test_a_real_click_opens_a_conversation(minou, join):
     join("Tigrou")
-    minou.until(lambda: minou.chat.count == 2)
+    minou.until(lambda: minou.chat.count == 2 and not minou.window.changed)
     minou.root.lift()
     minou.root.update()
     top = next(y for y, name in minou.window.sidebar.rows if name == "Tigrou")

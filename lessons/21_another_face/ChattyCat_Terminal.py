@@ -171,7 +171,7 @@ def make_looks() -> dict:
     looks = collections.defaultdict(int, LOOKS)
     with contextlib.suppress(curses.error):     # there are terminals without colours
         curses.start_color()
-        curses.use_default_colors()
+        curses.use_default_colors()     # lets the ground be as it is
         colours = COLOURS_256 if curses.COLORS >= 256 else COLOURS_8
         for number, colour in enumerate(colours):
             # A pair is ink and ground; -1 is the ground that the terminal has anyway.
@@ -288,7 +288,7 @@ class Picture(Lines):
     def draw(self):
         """Draw all of it. Top to bottom and left to right: where a character turns out
         wider than we thought, what comes next is drawn over it."""
-        self.screen.erase()
+        self.screen.erase()             # only in memory: the user sees none of it yet
         # Asked anew each time: anybody may pull at the corner of the window.
         self.height, self.columns = self.screen.getmaxyx()
         # Where the messages end. In a narrow window the list would leave too little.
@@ -347,6 +347,8 @@ class Picture(Lines):
                 room -= wide(character)
                 if room < 0:
                     break
+                # addstr() writes where the cursor is, and moves it on; by a newline
+                # into the next row, and so none gets here.
                 self.screen.addstr(character.replace("\n", " "), look)
 
     def title(self) -> str:
@@ -474,16 +476,17 @@ class Keys(Picture):
 
     def read_key(self, wait):
         """Return the next key, or None if none is pressed within so many ms."""
-        self.screen.timeout(wait)
+        self.screen.timeout(wait)       # how long get_wch() may wait
         try:
-            # get_wch() returns a character, or a number for a key that is none.
+            # A character; or a number for a key that is none, as KEY_UP is.
             key = self.screen.get_wch()
-        except curses.error:
+        except curses.error:            # that is how it says that there was no key
             return None
         if key == "\x1b":
             return "M-" + self.read_escape()
         if isinstance(key, str) and unicodedata.category(key) != "Cc":
             return key
+        # A name for all others: Ctrl+A is the character 1, and KEY_UP the number 259.
         return curses.keyname(key if isinstance(key, int) else ord(key)).decode()
 
     def read_escape(self) -> str:
@@ -517,8 +520,12 @@ class Keys(Picture):
             elif len(key) == 1 or self.pasting:     # (a name is longer than one)
                 text = {"^M": "\n", "^J": "\n", "^I": "\t"}.get(key, key)
                 self.box.cut(self.box.at, self.box.at, text if len(text) == 1 else "")
-            if not self.asking:         # a name that was asked for is no draft
-                self.chat.current.draft = self.box.text
+            self.keep_draft()
+
+    def keep_draft(self):
+        """Keep what stands in the box with its conversation; not if it is a name."""
+        if not self.asking:
+            self.chat.current.draft = self.box.text
 
     def recall(self, by):
         """Up and Down: what was sent from here before."""
@@ -535,18 +542,20 @@ class Keys(Picture):
     def enter(self):
         """Let the chat obey what stands in the box; put it back if it was wrong."""
         talk, text = self.chat.current, self.box.text
+        # First of all empty: a command may show another conversation, with its draft.
         self.box.set("")
-        talk.draft = ""
+        self.keep_draft()
         self.to_the_end()
         if self.asking and not text.startswith("/"):
             self.connect(text)
         elif not self.chat.typed(text):
-            # (A command may have shown another conversation meanwhile.)
-            talk.draft = text
-            self.box.set(text if self.asking else self.chat.current.draft)
+            if not self.asking:
+                talk.draft = text
+                text = self.chat.current.draft
+            self.box.set(text)
 
     def to_the_end(self):
-        """Follow the newest line from now on."""
+        """Follow the newest line from now on. Who speaks wants to see the answer."""
         self.anchor, self.below = None, 0
 # endregion
 
@@ -583,8 +592,8 @@ class Terminal(Keys):
         # lines have come since.
         self.anchor, self.below = None, 0
         # Whether the picture is not true any more; whether drain() has left something;
-        # when to tick.
-        self.dirty, self.more, self.next_tick = True, False, 0
+        # when to tick; whether Ctrl+Z was pressed.
+        self.dirty, self.more, self.next_tick, self.stop_wanted = True, False, 0, False
         # The exit status. That it is not None any more ends run(). And what to say when
         # we are in, and at the end.
         self.over, self.warning, self.last_word = None, "", ""
@@ -629,6 +638,7 @@ class Terminal(Keys):
             self.warning = WARNING
         # Esc is a key, and the beginning of many others: so many ms decide which.
         os.environ.setdefault("ESCDELAY", "25")
+        # From here on the terminal is ours, and print() would spoil the picture.
         self.screen = curses.initscr()
         curses.noecho()                 # what is typed is drawn by us
         curses.cbreak()                 # each key comes at once, and not each line
@@ -636,9 +646,9 @@ class Terminal(Keys):
         self.screen.keypad(True)        # "KEY_UP", and not the three bytes it sends
         self.looks, self.keys = make_looks(), self.make_keys()
         self.mark_pastes("h")
-        # Ctrl+Z gives the terminal to the shell, which curses does by itself. This is
-        # what comes when the shell gives it back, by `fg`.
-        signal.signal(signal.SIGCONT, self.come_back)
+        # Ctrl+Z. (Where a shell has no `fg`, it is ignored, and must stay so.)
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self.want_to_stop)
 
     def mark_pastes(self, switch):
         """Ask the terminal to mark what is pasted ("h"), or not any more ("l")."""
@@ -666,6 +676,8 @@ class Terminal(Keys):
             self.next_tick = time.monotonic() + 1
             self.chat.tick()
             self.dirty = self.dirty or self.chat.trying()       # the countdown
+        if self.stop_wanted:
+            self.stop()
         if not os.isatty(0):
             # It is gone, and no signal has told us (nohup). get_wch() does not wait any
             # more then, and this loop would take a whole processor.
@@ -681,12 +693,30 @@ class Terminal(Keys):
             self.ask(str(problem), name)
 
     def ask(self, why, name):
-        """Ask for a name, in the box, with this one to begin with."""
+        """Ask for a name, in the box, with this one to begin with.
+
+        Nobody waits for it here: the loop goes on, and enter() sees that it was asked.
+        """
         self.asking, self.dirty = why, True
         self.box.set(name)
 
-    def come_back(self, *_):
-        """Draw all anew: a shell has written here, and has its own ways with pastes."""
+    def want_to_stop(self, *_):
+        """The handler of Ctrl+Z, see open()."""
+        self.stop_wanted = True
+
+    def stop(self):
+        """Ctrl+Z: give the terminal to the shell, until it says `fg`.
+
+        curses can do that. But the signal may come to another thread of ours, and then
+        it does not stop (one time out of ten).
+        """
+        self.stop_wanted = False
+        self.close()
+        # With the system's own handler it stops us, right here.
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self.want_to_stop)
+        # The shell has written here. The next draw() takes the terminal over again.
         self.mark_pastes("h")
         self.screen.clear()
         self.dirty = True
