@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""ChattyCat, the client: a chat window, or plain lines in a terminal.
+"""ChattyCat, the client: a chat window, or a chat in the terminal.
 
 Run it (a server must be running: python3 ChattyCat_Server.py):
     python3 ChattyCat_Client.py                 the window, with a login card
     python3 ChattyCat_Client.py --name Minou    connects at once
-    python3 ChattyCat_Client.py --plain         no window: lines in this terminal
+    python3 ChattyCat_Client.py --terminal      no window: drawn in this terminal
+    python3 ChattyCat_Client.py --plain         the same as plain lines
     python3 ChattyCat_Client.py --help          everything it can be told
 
 How a message gets from your keyboard to the others, and back:
@@ -23,7 +24,7 @@ disk: it can be slow as well.
 Three layers, and each knows only the one below it:
     Connection, Files     a socket, a disk, three threads; know no chat and no screen
     Chat                  people, conversations, commands; knows no screen
-    Window, PlainLines    two faces of the same chat
+    Window, PlainLines    two faces of the same chat (lesson 21 has a third one)
 
 If you read only one thing, read region 4. If two, then Window.drain() in region 29 as
 well: there the network meets the window.
@@ -3447,7 +3448,7 @@ class Look:
         for name in ("Link.TButton", "Link.TMenubutton"):
             style.configure(name, background=surface, foreground=self["link"],
                             focuscolor=accent, arrowcolor=self["link"], arrowsize=px(4),
-                            font=fonts["label"], padding=(px(10), px(5)))
+                            font=fonts["label"], padding=(px(6), px(5)))
             style.map(name, background=[("active", self["hover"])])
         style.configure("Plus.Link.TButton", font=fonts["title"], padding=px(5))
         style.configure("Jump.TButton", font=fonts["small bold"],
@@ -4613,7 +4614,7 @@ class Messages(Reader):
     """One conversation on the screen.
 
     Each has its own Text: to show another one is to pack another widget, with its
-    scrolling and selection as they were. 50 of them cost 2 MB.
+    scrolling and selection as they were. 50 of them cost 3 MB.
 
     What stands in it, with the tags of each part:
 
@@ -4876,11 +4877,14 @@ class Header:
         self.frame.pack(fill="x")
         # What has to stay in sight is packed first: when the window gets narrow, pack()
         # takes the space away from what came last.
-        ttk.Button(self.frame, text="Help", style="Link.TButton",
-                   command=window.show_help).pack(side="right", padx=(0, px(8)))
+        for text, command, right in (("Help", window.show_help, px(8)),
+                                     ("Wire", window.toggle_wire, 0)):
+            ttk.Button(self.frame, text=text, style="Link.TButton",
+                       command=command).pack(side="right", padx=(0, right))
         self.make_menu(window).pack(side="right")
         # Empty for now: show() fills them, at the start and whenever it changes.
-        self.title = look.label(self.frame, "title")
+        # anchor="w": where there is no room, the end is cut off and not both sides.
+        self.title = look.label(self.frame, "title", anchor="w")
         self.title.pack(side="left", padx=(px(18), px(12)), pady=px(12))
         self.where = ""                 # what the subtitle says, if there is room
         self.subtitle = look.label(self.frame, "small", "muted")
@@ -5042,10 +5046,13 @@ class Composer:
 
     def on_arrow(self, event, by):
         """Up in the first line and Down in the last: what was sent before."""
-        there = ("1.0", "insert") if by < 0 else ("insert", "end-1c")
-        # In a longer text, or a line that is wrapped, they move the cursor as always;
-        # with Shift (1) or Ctrl (4) held they select, or go further.
-        if self.rows(*there) or event.state & 5:
+        # In a longer text, or a line that is wrapped ("display"), they move the cursor
+        # as always; with Shift (1) or Ctrl (4) held they select, or go further.
+        # Compared and not counted: to count 20,000 characters' rows takes Tk 0.6 s.
+        compare = self.text.compare
+        there = (compare("insert display linestart", "==", "1.0") if by < 0 else
+                 compare("insert display lineend", ">=", "end-1c"))
+        if not there or event.state & 5:
             return None
         # (All of it is new: undone by Ctrl+Z it would be half of this, half of that.)
         text = self.history.step(by, self.text.get("1.0", "end-1c"))
@@ -5066,13 +5073,6 @@ class Composer:
         elif not before.strip() or before[-1].isspace():
             self.text.tk_focusNext().focus_set()
         return "break"
-
-    def rows(self, start, end) -> int:
-        """Return how many rows of the box lie between two places: a long line that is
-        wrapped has several. Some Pythons return a number, others a tuple of one, or
-        None for none."""
-        rows = self.text.count(start, end, "displaylines") or 0
-        return rows[0] if isinstance(rows, tuple) else rows
 
     def send(self):
         """Let the chat obey what stands in the box; put it back if it was wrong."""
@@ -5097,7 +5097,11 @@ class Composer:
         """Keep the draft, and make the box as high as its text."""
         self.text.edit_modified(False)
         draft = self.chat.current.draft = self.text.get("1.0", "end-1c")
-        self.text.config(height=min(6, max(1, self.rows("1.0", "end"))))
+        # Display lines: a long line that is wrapped counts as several. Some Pythons
+        # return a number, others a tuple of one, or None for none.
+        rows = self.text.count("1.0", "end", "displaylines") or 1
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        self.text.config(height=min(6, max(1, rows)))
         self.text.see("insert")
         name = self.chat.current.name
         self.hint.config(text="Message everyone…" if name is None
@@ -5310,7 +5314,8 @@ def back(root):
     # It may be hidden; or behind others; or in front, but without the keyboard.
     root.deiconify()
     root.lift()
-    root.focus_force()
+    # To where it was in this window; the window itself would swallow the keys.
+    (root.focus_lastfor() or root).focus_force()
 
 
 class Toasts:
@@ -5758,6 +5763,8 @@ class Parts:
         """
         if self.root is None or not self.room.winfo_exists():
             return                      # we are at the end, or in the middle of build()
+        if self.root.tk.call("grab", "current"):
+            return                      # a dialog is open: the keyboard belongs to it
         button, there = str(event.widget), bool(self.room.winfo_manager())
         gone = event.type == tk.EventType.Unmap
         if gone and button != str(self.root.tk.call("focus")):
@@ -6061,6 +6068,9 @@ class Window(Parts):
         # An image that Python throws away later, in whatever thread it does so, would
         # ask a Tk that is no more.
         self.look.images.clear()
+        # Tk's file dialog waits for this variable. At the second time that one is open
+        # destroy() does not end that wait, and this process would never end.
+        root.setvar("::tk::Priv(selectFilePath)", "")
         root.destroy()                  # and mainloop() returns
 # endregion
 

@@ -20,7 +20,7 @@ VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 # Where the second and further parts begin, so that all take about the same time. In the
 # last two are all windows. On one screen they would take the keyboard from each other:
 # so it is only one part where not each has a screen of its own.
-BEGINS = ("test_exercises.py", "test_nothing_is_lost.py", "test_typed_while_cut_off.py",
+BEGINS = ("test_history.py", "test_plain_lines.py", "test_tls.py",
           "test_window_figures.py")
 VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
 

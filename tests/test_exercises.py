@@ -68,14 +68,8 @@ def test_as_it_comes_it_is_meant_to_fail_and_says_so(lesson):
     assert "Traceback" not in done.stdout and "seconds" not in done.stdout
 
 
-# In lesson 00 the seed chooses a name and a text only, and each run starts the real
-# scripts three times, which takes half a second.
-TIMES = [(ALL[0], 5), pytest.param(ALL[0], 20, marks=pytest.mark.long),
-         *((lesson, 20) for lesson in ALL[1:])]
-
-
-@pytest.mark.parametrize("lesson, times", TIMES, ids=lambda value: getattr(
-    value, "number", str(value)))
+@pytest.mark.parametrize("times", [5, pytest.param(20, marks=pytest.mark.long)])
+@each_lesson
 def test_the_solution_passes_twenty_times(lesson, times, tmp_path):
     # Eight at a time: a check mostly waits for the network.
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -360,14 +360,16 @@ def test_an_empty_file_is_a_new_history(path, serve, join):
 
 def test_killed_while_it_begins_a_history(tmp_path):
     """At whatever moment: the next server can use what lies there."""
+    module, folder = as_module(SERVER)
     for number in range(12):
         path = tmp_path / str(number)
         process = subprocess.Popen(
-            [sys.executable, str(SERVER), "--port", "0", "--history", str(path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            [sys.executable, *module, "--port", "0", "--history", str(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": folder})
         deadline = time.monotonic() + 10
         while not path.exists() and time.monotonic() < deadline:
-            time.sleep(0.0001)
+            time.sleep(0.0005)
         time.sleep(number / 2000)   # from 0 to 6 ms after the file has come to be
         process.kill()
         process.wait(10)

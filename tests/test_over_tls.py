@@ -416,7 +416,7 @@ def test_our_clients_with_killed_servers_and_bad_networks(
 IN_FLIGHT = 32          # lines of one person that some have not read yet
 LENGTHS = 1, 10, 100, 3900
 LOCKED_UP = 10          # seconds without a line: then none will come any more
-SHORT, LONG = 2, 600    # seconds
+SHORT, LONG = 1, 600    # seconds
 
 
 class TwoThreads:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from people import COMINGS, LISTENING, SERVER, ServerProcess
+from people import COMINGS, LISTENING, SERVER, ServerProcess, as_module
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S")
@@ -18,9 +18,11 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S")
 
 def run_server(*words):
     """Run a server that is not going to listen; return what it left behind."""
+    module, folder = as_module(SERVER)
     return subprocess.run(
-        [sys.executable, str(SERVER), *map(str, words)], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+        [sys.executable, *module, *map(str, words)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30,
+        env={**os.environ, "PYTHONPATH": folder})
 
 
 def refuses_to_start(*words):

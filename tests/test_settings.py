@@ -45,7 +45,7 @@ def test_what_the_server_does_where_nothing_is_said():
 def test_what_the_client_does_where_nothing_is_said(home):
     options = ChattyCat_Client.read_options([])
     expected = {"host": None, "port": None, "name": None, "plain": False,
-                "theme": "auto", "log": None, "log_chat": None}
+                "theme": None, "log": None, "log_chat": None}
     assert expected.items() <= vars(options).items()
     login = Client().chat.login
     assert (login.host, login.port, login.name) == ("127.0.0.1", 9999, "")

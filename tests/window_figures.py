@@ -3,7 +3,7 @@
 
     python3 tests/window_figures.py                the figures that one feels: 1 minute
     python3 tests/window_figures.py --seconds 10   each of the longer ones for 10 s
-    python3 tests/window_figures.py --all          dense screens, memory, 200 people: 2 minutes
+    python3 tests/window_figures.py --all          dense screens, 200 people, memory too
 
 Processor time and memory are what the system says of the client's process. “First
 paint” is the time from the start of the process until the blue of the Connect button

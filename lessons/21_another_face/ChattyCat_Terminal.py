@@ -177,7 +177,8 @@ def make_looks() -> dict:
             # A pair is ink and ground; -1 is the ground that the terminal has anyway.
             curses.init_pair(number + 1, colour, -1)
             looks[f"name{number}"] = curses.color_pair(number + 1) | curses.A_BOLD
-        looks["error"] = looks["failed"] = looks["new"] = curses.color_pair(1)
+        looks.update(dict.fromkeys(("error", "failed", "unknown", "new"),
+                                   curses.color_pair(1)))
     return looks
 
 
@@ -221,6 +222,9 @@ class Lines:
         """Return what was said. A line of ours is dim until its receipt is there."""
         look = self.looks["mention" if line.mention else line.state or line.kind]
         pieces = [(self.about(line), "")] if line.file else client.spans(line.text)
+        # Red alone would tell nothing to who sees no red.
+        pieces += {"failed": [(" (not sent)", "")],
+                   "unknown": [(" (perhaps not sent)", "")]}.get(line.state, [])
         return [cell for piece, kind in pieces
                 for cell in cells(piece, look | self.looks[kind])]
 
@@ -618,7 +622,8 @@ class Terminal(Keys):
                 self.over = 1
             finally:
                 self.close()
-        self.last_word = written.getvalue() + self.last_word
+        # (A mistake may quote what somebody has sent.)
+        self.last_word = client.clean(written.getvalue()) + self.last_word
         self.leave()
         return self.over
 
@@ -632,7 +637,7 @@ class Terminal(Keys):
         # and 猫 would vanish. It may be "C" after it too, where nobody has set another.
         for name in ("", "C.UTF-8", "UTF-8"):
             with contextlib.suppress(locale.Error):
-                locale.setlocale(locale.LC_ALL, name)
+                locale.setlocale(locale.LC_CTYPE, name)
             if locale.nl_langinfo(locale.CODESET) == "UTF-8":
                 break
             self.warning = WARNING
@@ -707,8 +712,8 @@ class Terminal(Keys):
     def stop(self):
         """Ctrl+Z: give the terminal to the shell, until it says `fg`.
 
-        curses can do that. But the signal may come to another thread of ours, and then
-        it does not stop (one time out of ten).
+        curses would do that by itself. But it knows nothing of pastes, and would not
+        tell us that there is something to draw when we are back.
         """
         self.stop_wanted = False
         self.close()
