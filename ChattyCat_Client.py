@@ -1309,7 +1309,9 @@ def open_outside(what):
         if link:
             os.startfile(what)          # as a double click; explorer trips over a "="
             return
-        command = ["explorer", "/select,", what]
+        # Its whole path: Windows would look into the current folder first.
+        command = [os.path.join(os.environ.get("SystemRoot", r"C:\Windows"),
+                                "explorer.exe"), "/select,", what]
     elif sys.platform == "darwin":
         command = ["open", what] if link else ["open", "-R", what]
     else:
@@ -1889,7 +1891,7 @@ PICTURE = f"(?:[\U0001f000-\U0001faff{ALONE}]|[\u203c-\u3299]\ufe0f)"
 # A run of them, with the invisible characters that join two to one.
 EMOJI = f"{PICTURE}(?:{PICTURE}|[\u200d\ufe0f])*"
 # Tk gets slow by many pieces in one line: 200 messages of 360 links each took it 20 s.
-MOST_SPANS = 20
+MOST_SPANS = 10
 SPANS = re.compile(f"(?P<link>{LINK})|(?P<emoji>{EMOJI})", re.IGNORECASE)
 
 
@@ -1899,10 +1901,11 @@ def spans(text: str) -> list:
     Joined, the pieces are the text again. Every face shows a link as one, and
     command_open() finds it.
     """
-    pieces, done = [], 0
+    pieces, done, counted = [], 0, {"link": 0, "emoji": 0}
     for found in SPANS.finditer(text):
-        if len(pieces) >= MOST_SPANS:
-            break                       # all that is left are words
+        counted[found.lastgroup] += 1
+        if counted[found.lastgroup] > MOST_SPANS:
+            continue                    # further ones are words
         piece = found[0]
         if found.lastgroup == "link":
             # The full stop behind a link ends the sentence, and so does a bracket,
@@ -1935,6 +1938,11 @@ class Line:
     file: SharedFile = None             # if it is about one
     mention: bool = False               # whether somebody has named us in it
     old: bool = False                   # said before we came: nobody need be told
+
+    @property
+    def spoken(self) -> bool:
+        """Whether somebody said it: it counts as unread, and our own words do not."""
+        return self.kind in ("chat", "file", "notice")
 
 
 class Conversation:
@@ -2104,7 +2112,7 @@ class Notebook:
         """
         conversation.lines.append(line)
         mine = name_key(line.author) == name_key(self.me or "")
-        if line.kind in ("chat", "file", "notice") and not mine:
+        if line.spoken and not mine:
             line.mention = self.names_me(line.text)
             if not line.old and (conversation is not self.current or not self.looking):
                 if not conversation.unread:
@@ -2161,6 +2169,16 @@ class Notebook:
             self.current.unread = self.current.mentions = 0
             self.face.people_changed()
 
+    def nothing_yet(self, conversation) -> str:
+        """Return what to say where nothing was said."""
+        name = conversation.name
+        if name is None:
+            return "Nobody has said anything yet."
+        if name == self.me:
+            return "This is you. Nobody else can read what you write here."
+        return (f"Nothing yet between you and {name}. Nobody else can read what you "
+                "say here.")
+
     def talks(self) -> list:
         """Return the conversations in the order in which the people are listed.
 
@@ -2177,9 +2195,15 @@ class Notebook:
         return [self.conversations[key] for key in keys]
 
     def step(self, by):
-        """Show the next conversation (1) or the previous one (-1); round and round."""
+        """Show the next conversation (1) or the previous one (-1), if there is one.
+
+        Not round and round: at the end one press too many would lead to everyone, and
+        what was meant for one person would be said to all.
+        """
         talks = self.talks()
-        self.show(talks[(talks.index(self.current) + by) % len(talks)])
+        at = talks.index(self.current) + by
+        if 0 <= at < len(talks):
+            self.show(talks[at])
 
     def show_nth(self, number):
         """Show the first, second … conversation, if there are so many."""
@@ -2357,7 +2381,7 @@ class Conversations(Notebook):
         """Keep who is here; a list with a mistake in it leaves the old one standing."""
         people = [read_person(item) for item in field(message, "people", list)]
         self.people = {name_key(name): (name, color) for name, color in people}
-        self.count = min(field(message, "count", int), 10**9)
+        self.count = max(0, min(field(message, "count", int), 10**9))
         self.face.people_changed()
 
     def on_joined(self, message):
@@ -2430,7 +2454,7 @@ class Conversations(Notebook):
 
     def on_error(self, message):
         """The server refused something: a line (it has our ref), or our hello."""
-        text, code = clean(field(message, "text")), field(message, "code")
+        text, code = clean(field(message, "text"))[:1_000], field(message, "code")
         where = self.current
         ref = field(message, "ref", default="")
         # A line that met a connection whose hello was refused goes out again later.
@@ -3020,8 +3044,8 @@ class Chat(Logins):
             return
         # We do not wait for the server's goodbye: it may never come.
         self.hang_up()
-        self.take_status({"state": "offline", "text": "You have logged out.",
-                          "wanted": True})
+        self.take_status({"state": "offline", "wanted": True, "text":
+                          "You have logged out." if self.me else "Stopped."})
 
     def command_everyone(self, _):
         """/everyone: back to the public room
@@ -3161,12 +3185,15 @@ class Completion:
         return self.given
 
     def commands(self, word):
-        """Return the commands that begin so; by their methods, as /help finds them."""
+        """Return the commands that begin so; by their methods, as /help finds them.
+
+        "command_" has eight letters; what stands behind it is the word.
+        """
         return [f"/{name[8:]} " for name in dir(self.chat)
                 if name.startswith("command_" + word[1:].lower())]
 
     def names(self, word, after):
-        """Return who begins so. Behind the first word of a line stands a comma: it
+        """Return who begins so. Behind the first word of a text stands a comma: it
         speaks to somebody, and is read as one does."""
         at, word = ("@", word[1:]) if word[:1] == "@" else ("", word)
         me, people = name_key(self.chat.me or ""), self.chat.people
@@ -3562,7 +3589,7 @@ class LoginCard:
                                columnspan=2)
         # show: a letter that stands for each one typed, for who looks over a shoulder.
         known = chat.passwords.get((chat.login.host, chat.login.port), "")
-        self.password = self.entry("Password, if it wants one", known, 4, 0, show="•")
+        self.password = self.entry("Password, if there is one", known, 4, 0, show="•")
         self.tls = Tick(self.fields, "TLS", chat.login.tls)
         self.tls.button.grid(row=5, column=1, sticky="w", padx=(px(10), 0))
         self.remember = Tick(self.fields, "Remember me on this computer",
@@ -3647,7 +3674,8 @@ class LoginCard:
         self.sentence.config(wraplength=self.look.px(380 if asks else 280))
         self.say(text, colour)
         self.show_doors(asks)
-        self.tls.set(self.chat.login.tls)
+        if not self.chat.trying():      # else it may have been ticked for the next time
+            self.tls.set(self.chat.login.tls)
         if asks:
             self.back.focus_set()       # an Enter too many must not trust anybody
         elif state in ("choose_name", "offline"):
@@ -3661,7 +3689,8 @@ class LoginCard:
     def show_doors(self, asks):
         """Show the entries and the buttons that make sense now; `asks`: whether a
         fingerprint has to be compared."""
-        self.hint.config(text="" if asks else "Enter connects · F1 help")
+        self.hint.config(text="" if asks else "F1 help" if self.chat.trying() else
+                         "Enter connects · F1 help")
         self.button.config(text="Stop trying" if self.chat.trying() else "Connect")
         px = self.look.px
         show(self.fields, not asks, row=1, sticky="ew")
@@ -4470,6 +4499,9 @@ class Places:
 
 
 # region 22. The window: text to read  (lesson 10)
+MENU_EVENTS = "<<ContextMenu>>", "<Shift-F10>", "<Menu>"
+
+
 class Reader:
     """A text to be read and copied from, with a scroll bar; it follows its own end.
 
@@ -4555,7 +4587,7 @@ class Reader:
         text.tag_bind("link", "<Leave>", lambda event: text.config(cursor="arrow"))
         # <<ContextMenu>> is the right button, which on macOS has another number. And
         # who has no mouse has a key for it, or Shift+F10.
-        for event in ("<<ContextMenu>>", "<Shift-F10>", "<Menu>"):
+        for event in MENU_EVENTS:
             text.bind(event, self.show_menu)
 
     def link_at(self, event) -> str:
@@ -4590,7 +4622,7 @@ class Reader:
             menu.add_command(label="Copy link", command=lambda: self.copy(link))
         chosen = self.text.tag_ranges("sel")
         menu.add_command(label="Copy", state="normal" if chosen else "disabled",
-                         command=lambda: self.copy(self.text.get(*chosen)))
+                         command=lambda: text.event_generate("<<Copy>>"))
         menu.add_command(label="Select all", command=lambda: (
             self.text.focus_set(), self.text.tag_add("sel", "1.0", "end")))
         # tk_popup() puts the menu there, and it has the keyboard until something is
@@ -4640,11 +4672,8 @@ class Messages(Reader):
         self.jump = ttk.Button(self.frame, style="Jump.TButton",
                                command=self.to_the_end)
         # In front of an empty page, so that nobody thinks that something is broken.
-        # (place() puts it over the Text, where pack() would put it beside it.)
-        self.empty = look.label(self.frame, "label", "muted", text=(
-            "Nobody has said anything yet." if conversation.name is None else
-            f"Nothing yet between you and {conversation.name}.\n"
-            "Nobody else can read what you say here."))
+        self.empty = look.label(self.frame, "label", "muted",
+                                text=chat.nothing_yet(conversation))
         self.empty.place(relx=0.5, rely=0.4, anchor="center")
         self.text.bind("<Configure>", lambda event: self.resized())
 
@@ -4662,7 +4691,8 @@ class Messages(Reader):
         tag, look, px = self.text.tag_configure, self.look, self.look.px
         fonts, indent = look.fonts, {"lmargin1": px(22), "lmargin2": px(22)}
         tag("head", font=fonts["name"], spacing1=px(10))
-        tag("body", spacing1=px(2), **indent)
+        # tabs: where the first one leads to, and the second; further on in such steps.
+        tag("body", spacing1=px(2), spacing3=px(2), tabs=(px(54), px(86)), **indent)
         tag("time", font=fonts["small"], foreground=look["muted"])
         # name0 to name11: the server's twelve indexes, in this theme's colours.
         for index, colour in enumerate(look.names):
@@ -4734,7 +4764,7 @@ class Messages(Reader):
         self.text.config(state="normal")
         for line in lines:
             # True counts as 1. “Félix joined” is nothing to go down for.
-            self.below += line.kind in ("chat", "file", "notice")
+            self.below += line.spoken
             pieces += self.pieces(line)
             self.drawn.append(line)
             if line.file:               # a card is no text: what is above it goes first
@@ -4759,6 +4789,7 @@ class Messages(Reader):
         """The window has another size: the newest line stays in sight, and a card is
         never wider than what is there."""
         self.follow()
+        self.empty.config(wraplength=self.text.winfo_width() - self.look.px(40))
         for card in self.cards.values():
             card.draw()
 
@@ -4773,7 +4804,7 @@ class Messages(Reader):
         last = self.drawn[-1] if self.drawn else None
         # Lines of our own have two tags by which they are found again: "ref …" is the
         # text, which changes its colour, and "line …" all that was drawn for it.
-        mine = (f"line {line.ref}",) if line.ref else ()
+        mine = (f"line {line.ref}",) if line.state or line.file and line.ref else ()
         if last is None or last.time.date() != line.time.date():
             # The first line of a day, by this computer's clock: its midnight counts.
             # Not "%d": it would write "07". "%-d" is not known on Windows.
@@ -4798,7 +4829,8 @@ class Messages(Reader):
         if line.file:                   # Places.add() does the rest
             return out
         # The newline goes with the last piece; else each line would be two inserts.
-        tags = ("body", line.state or "arrived", f"ref {line.ref}", *mine)
+        tags = ("body", line.state or "arrived", *mine)
+        tags += (f"ref {line.ref}",) if line.state else ()
         for piece, kind in self.look.emoji.spans(line.text + "\n"):
             out += [piece, (*tags, kind) if kind else tags]
         return out
@@ -4813,10 +4845,12 @@ class Messages(Reader):
             self.cards[line].draw()
         spot = self.text.tag_ranges(f"ref {line.ref}")
         if spot and not line.file:
-            for state in ("waiting", "kept", "unknown"):
+            for state in ("waiting", "kept", "unknown", "failed"):
                 self.text.tag_remove(state, *spot)
             if line.state:
                 self.text.tag_add(line.state, *spot)
+            else:                       # nobody looks for it again; Tk keeps all tags
+                self.text.tag_delete(f"ref {line.ref}", f"line {line.ref}")
 
     def settle(self, settled, lines):
         """Show that receipts have come; `settled` are the lines, `lines` all there are.
@@ -4927,7 +4961,7 @@ class Header:
         def switch(name):
             window.choose(name, not getattr(choices, name))
 
-        check("log", "Write the chat into files", lambda: chat.typed("/log"))
+        check("log", "Write the chat into files", lambda: chat.command_log(""))
         check("toasts", "Tell me what comes while I look elsewhere",
               lambda: switch("toasts"))
         check("bell", "Ring the bell with it", lambda: switch("bell"))
@@ -4944,7 +4978,7 @@ class Header:
         menu.add_separator()
         menu.add_command(label="Hide the window", command=lambda: hide(window.root))
         menu.add_command(label="About ChattyCat", command=window.show_about)
-        menu.add_command(label="Log out", command=lambda: chat.typed("/disconnect"))
+        menu.add_command(label="Log out", command=lambda: chat.command_disconnect(""))
         button.config(menu=menu)
         return button
 
@@ -4975,7 +5009,7 @@ class Header:
         where = f"{chat.count} online" if chat.status["state"] == "online" else ""
         if name is not None:
             away = "" if name_key(name) in chat.people else " · offline"
-            where = f"Private · only you two{away}"
+            where = f"Private · only you{'' if name == chat.me else ' two'}{away}"
         self.where = where
         self.fit_title()
         if not chat.trying():
@@ -5083,6 +5117,8 @@ class Composer:
         if not self.chat.typed(text):
             talk.draft = text
             self.set(self.chat.current.draft)
+            # Selected: who types on begins anew, who wants to mend it goes into it.
+            self.text.tag_add("sel", "1.0", "end-1c")
         self.sent()
 
     def set(self, text):
@@ -5225,7 +5261,11 @@ class WireView(Reader):
         self.copy(self.text.get(*spot))
 
     def clear(self):
-        """Forget all lines. Now press Send, and see which ones that makes."""
+        """Forget all lines. Now press Send, and see which ones that makes.
+
+        For good, and not only from sight: a teacher may have typed something here that
+        was not for the class.
+        """
         self.tap.latest()
         self.tap.lines.clear()
         self.stick = True               # whoever had scrolled up has no place any more
@@ -5493,9 +5533,9 @@ KEYS = (
     ("PgUp, PgDn", "scroll the messages while you type", (), ""),
     ("Esc, Ctrl+End", "go to the newest message", ("Escape", "Control-End"),
      "to_the_end"),
-    ("Alt+Up", "the conversation above", ("Alt-Up",), "talk_above"),
-    ("Alt+Down", "the conversation below", ("Alt-Down",), "talk_below"),
-    ("Alt+1 to Alt+9", "the first to the ninth conversation", (), ""),
+    ("Alt+Up", "the one above of your conversations", ("Alt-Up",), "talk_above"),
+    ("Alt+Down", "the one below", ("Alt-Down",), "talk_below"),
+    ("Alt+1 to Alt+9", "everyone, and your next eight conversations", (), ""),
     ("Ctrl+O", "send files", ("Control-o",), "choose_files"),
     ("Shift+F10", "in a text: copy, open a link", (), ""),
     ("F1", "this help", ("F1",), "show_help"),
@@ -5533,11 +5573,13 @@ class Page(Reader):
         super().__init__(self.window, look, chat, padx=px(24), pady=px(12),
                          spacing3=px(4))
         self.frame.pack(fill="both", expand=True)
+        # What a text looks like is said once for each kind of it, and not where it is
+        # written: so all titles are alike, and one place changes them.
         self.text.tag_configure("brand", font=look.fonts["brand"], justify="center")
         self.text.tag_configure("middle", justify="center", foreground=look["muted"])
         self.text.tag_configure("title", font=look.fonts["title"], spacing1=px(14))
         # Two columns: a tab goes to the second one, and there a long text stays.
-        self.text.tag_configure("row", tabs=(px(205),), lmargin2=px(205))
+        self.text.tag_configure("row", tabs=(px(215),), lmargin2=px(215))
         self.text.tag_configure("left", font=look.fonts["name"])
         # (It reaches all that is in the window: to be bound to the button as well would
         # be once too often, when the first has destroyed both.)
@@ -5562,6 +5604,8 @@ class Page(Reader):
 def help_page(look, chat) -> Page:
     """Open the help: keys, commands, and what is not to be guessed."""
     page = Page(look, chat, "ChattyCat — help")
+    # On a Mac's keyboard another key does what Ctrl does elsewhere. Parts.bind_keys()
+    # says the same to Tk.
     words = [(shown, does) for shown, does, _, _ in KEYS]
     if look.aqua:
         words = [(shown.replace("Ctrl", "Command"), does) for shown, does in words]
@@ -5634,11 +5678,14 @@ class Parts:
         # Tk presses a button with the space bar only; people try Enter as well.
         # bind_class(): for all widgets of a kind; what is bound to one of them runs
         # before it, and to all of them (bind_all()) after it.
-        root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
-        root.bind_class("TMenubutton", "<Return>",
-                        lambda event: event.widget.event_generate("<space>"))
-        # The Enter of the number block is a key of its own: let it be the other one.
         # (By name: the widgets of Tk's own dialogs Python does not know otherwise.)
+        root.bind_class("TButton", "<Return>",
+                        lambda event: root.tk.call(event.widget, "invoke"))
+        for event in MENU_EVENTS:
+            root.bind_class("TEntry", event, self.show_edit_menu)
+        root.bind_class("TMenubutton", "<Return>", lambda event: root.tk.call(
+            "event", "generate", event.widget, "<space>"))
+        # The Enter of the number block is a key of its own: let it be the other one.
         root.bind_all("<KP_Enter>", lambda event: root.tk.call(
             "event", "generate", event.widget, "<Return>"))
         self.build(options.theme or self.choices.theme)
@@ -5706,6 +5753,8 @@ class Parts:
         self.show_wire()
         text, people = self.composer.text, self.sidebar.canvas
         self.bind_keys(text, people)
+        for event in MENU_EVENTS:
+            text.bind(event, self.show_edit_menu)
         text.bind("<Prior>", lambda event: self.page_by(-1))    # PgUp, while typing
         text.bind("<Next>", lambda event: self.page_by(1))
         people.bind("<Return>", lambda event: text.focus_set())
@@ -5747,11 +5796,23 @@ class Parts:
                 widget.bind(f"<{key}>",
                             lambda event, function=function: (function(), "break")[1])
 
+    def show_edit_menu(self, event):
+        """The right button where one types: what hands do by Ctrl+X, C, V and A."""
+        menu = self.look.popup
+        menu.delete(0, "end")
+        for label, what in (("Cut", "<<Cut>>"), ("Copy", "<<Copy>>"),
+                            ("Paste", "<<Paste>>"), ("Select all", "<<SelectAll>>")):
+            menu.add_command(label=label, command=lambda what=what:
+                             event.widget.event_generate(what))
+        menu.tk_popup(event.x_root, event.y_root)
+        return "break"
+
     def type_on(self, event):
-        """Let letters that are typed where nothing can be typed go to the composer: who
-        has clicked on a message, to copy it, goes on talking."""
-        # 12: Ctrl (4) or Alt (8). They would be commands, and no letters.
-        if event.char and event.char.isprintable() and not event.state & 12:
+        """Let letters that are typed where nothing can be typed go to the composer:
+        who has clicked on a message, to copy it, goes on talking."""
+        # With Alt it would be a command, and no letter; with Ctrl it is no character.
+        alt = event.state & (0x20000 if os.name == "nt" else 8)
+        if event.char and event.char.isprintable() and not alt:
             self.composer.text.focus_set()
             self.composer.text.insert("insert", event.char)
 
@@ -5799,8 +5860,7 @@ class Parts:
             self.chat.show(conversation)
 
     def show_help(self):
-        """F1: the page with keys and commands. (/help lists the commands where one
-        types, since who has typed it looks there.)"""
+        """F1: the page with keys and commands."""
         self.open_page(help_page)
 
     def show_about(self):
@@ -5825,8 +5885,7 @@ class Parts:
             self.composer.text.focus_set()
 
     def open_page(self, make):
-        """Open a page in the place of the last one: who presses F1 twice has lost it
-        behind other windows, and wants to see it."""
+        """Open a page in the place of the last one, which may lie behind others."""
         if self.page is not None:
             self.page.window.destroy()
         self.page = make(self.look, self.chat)
@@ -5902,11 +5961,12 @@ class Window(Parts):
     def line_added(self, conversation, line):
         """Only keep it: show_batch() shows all lines of a batch at once."""
         self.batch.setdefault(conversation, []).append(line)
-        if (not self.chat.looking and line.kind in ("chat", "file", "notice")
-                and line.author != self.chat.me and not line.old):
-            where = "" if conversation.name is None else ", to you alone"
-            self.toasts.tell(line.author + where, line.text, conversation,
-                             line.mention)
+        if (not self.chat.looking and line.spoken and not line.old
+                and line.author != self.chat.me):
+            # Private words stay out of it: a toast can be read from behind us, and on
+            # Linux and macOS while it comes also in the list of processes, by `ps`.
+            said = line.text if conversation.name is None else "has written to you."
+            self.toasts.tell(line.author, said, conversation, line.mention)
 
     def line_changed(self, conversation, line):
         """A receipt waits for show_batch(), as one of many; all else is shown now."""
@@ -5933,7 +5993,11 @@ class Window(Parts):
         self.warned = self.warned and state != "online"
         # Who was in once stays in the room while we reconnect: there is much to read.
         inside = self.chat.me is not None and state not in ("offline", "choose_name")
+        sent_away = (self.room.winfo_manager() and not inside
+                     and not self.chat.status.get("wanted"))
         if inside != bool(self.room.winfo_manager()):
+            # An open menu has all keys and clicks; it must not outlive what it is for.
+            self.root.tk.call("tk::MenuUnpost", "")
             (self.login.frame if inside else self.room).pack_forget()
             (self.room if inside else self.login.frame).pack(fill="both", expand=True)
             if inside:
@@ -5941,6 +6005,9 @@ class Window(Parts):
                 self.say_trouble()
         self.sidebar.show_status(state)
         self.login.show_status(self.chat.status)
+        if sent_away:
+            # Perhaps in the middle of a sentence, and the rest must not become a name.
+            self.login.frame.focus_set()
         self.changed = True             # the sidebar shows who is online
         self.show_titles()
 
@@ -5963,7 +6030,11 @@ class Window(Parts):
         self.views[conversation].frame.pack(fill="both", expand=True)
         self.composer.set(conversation.draft)
         self.sidebar.draw(follow=True)  # a click wants its answer at once
-        if self.room.winfo_manager():   # else the keyboard belongs to the login card
+        # Unless the keyboard belongs to the login card. Or to a dialog or a page: they
+        # type there, the other one leaves, and the rest of it would be said to all.
+        focus = str(self.root.tk.call("focus")) or "."
+        if (self.room.winfo_manager()
+                and str(self.root.tk.call("winfo", "toplevel", focus)) == "."):
             self.composer.text.focus_set()
         self.show_titles()
 
@@ -5980,11 +6051,7 @@ class Window(Parts):
     # --- what the menu, the keys and the close button want
 
     def choose(self, name, value):
-        """The menu: keep a choice, or say why it cannot be kept.
-
-        It holds until we end, all the same: a full disk need not
-        take the dark theme from anybody.
-        """
+        """The menu: keep a choice, or say why it holds only until we end."""
         self.choices.set(name, value)
         self.say_trouble()
 
@@ -6036,8 +6103,7 @@ class Window(Parts):
             self.views[self.chat.current].to_the_end()
 
     def want_to_quit(self, *_):
-        """The handler of signals. It may be called in the middle of anything, so it
-        does nothing that could meet what stands half done."""
+        """The handler of signals. One may come in the middle of anything."""
         self.quit_wanted = True         # a signal came; the next drain() sees it
 
     def quit(self):
@@ -6047,9 +6113,12 @@ class Window(Parts):
                 if line.state == "kept" or line.file]
         if kept and not self.warned:
             self.warned = True
-            text = (f"{len(kept)} of your lines are not sent yet. Close the window "
-                    "once more, and they are lost.")
+            text = (f"Not sent yet: {len(kept)} of your lines. Close the window once "
+                    "more to leave all the same.")
             self.chat.note(text, "error")
+            if self.wire_open:          # in a low window there is room for one of them
+                self.toggle_wire()
+            self.to_the_end()
             self.login.say(text, "danger")      # one of the two is to be seen
         else:
             self.close()
@@ -6541,6 +6610,7 @@ def run_in_terminal(options, chat_class, why) -> int:
     # A shell starts a job behind "&" with Ctrl+C ignored; here it counts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     face = (face or PlainLines)(options, chat_class)
+    face.warning = why                  # (for the one that draws over what is printed)
     try:
         return face.run()
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 # Where the second and further parts begin, so that all take about the same time. In the
 # last two are all windows. On one screen they would take the keyboard from each other:
 # so it is only one part where not each has a screen of its own.
-BEGINS = ("test_history.py", "test_plain_lines.py", "test_tls.py",
+BEGINS = ("test_files.py", "test_pages.py", "test_start_of_tests.py",
           "test_window_figures.py")
 VERSION = "{}.{}".format(*sys.version_info)  # "3.9"
 
@@ -133,9 +133,9 @@ def start_screen():
 def parts():
     """What to test: all that is asked for, or some parts that run side by side.
 
-    The tests mostly wait: for a process to start, for a connection to be lost. Five
-    at a time took 144 s on two cores, and three 187 s (measured). Only where everything
-    is asked for: five reports of `-k wire` would be four too many.
+    The tests mostly wait: for a process to start, for a connection to be lost. When
+    there were fewer, five at a time took 144 s on two cores, and three 187 s. Only
+    where all is asked for: five reports of `-k wire` would be four too many.
     """
     files = sorted(str(path) for path in (PROJECT / "tests").glob("test_*.py"))
     if len(files) <= len(BEGINS) or not {"-q", "-v", "--long"}.issuperset(sys.argv[1:]):

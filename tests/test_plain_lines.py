@@ -11,7 +11,7 @@ import unicodedata
 
 import pytest
 
-from people import COMINGS
+from people import COMINGS, as_module
 from test_connection import TIME, OddServer, chat
 
 CLIENT = pathlib.Path(__file__).resolve().parent.parent / "ChattyCat_Client.py"
@@ -42,12 +42,15 @@ class Plain:
     """
     def __init__(self, server, *options, terminal=False, face=("--plain",), python=(),
                  **env):
-        words = [*python, str(CLIENT), *face, *map(str, options)]
+        module, folder = as_module(CLIENT)
+        words = [*python, str(CLIENT)] if python else module
+        words = [*words, *face, *map(str, options)]
         if server:
             words += ["--host", server.host, "--port", str(server.port)]
         self.home = tempfile.TemporaryDirectory(prefix="chattycat-")
         # PYTHONUTF8: a pipe on Windows has another encoding.
-        env = {"PYTHONUTF8": "1", **os.environ, "CHATTYCAT_HOME": self.home.name, **env}
+        env = {"PYTHONUTF8": "1", **os.environ, "CHATTYCAT_HOME": self.home.name,
+               "PYTHONPATH": folder, **env}
         self.env = {name: value for name, value in env.items() if value is not None}
         self.output = b""
         self.news = threading.Condition()

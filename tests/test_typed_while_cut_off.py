@@ -246,7 +246,7 @@ def test_the_window_closes_at_the_second_time(open_window, start_server):
     desk.say("nor this")
     close_button(desk)
     assert is_open(desk)
-    desk.until(lambda: "2 of your lines are not sent yet" in desk.shown())
+    desk.until(lambda: "Not sent yet: 2 of your lines" in desk.shown())
     close_button(desk)
     assert not is_open(desk)
 
@@ -299,7 +299,7 @@ def test_the_window_of_another_process(start_server):
             window.type("not sent yet\n")
             window.wait_for_text("sent when you are back")
         minou.key("ctrl+q")
-        minou.wait_for_text("1 of your lines are not sent yet")
+        minou.wait_for_text("Not sent yet: 1 of your lines")
         minou.key("ctrl+q")
         tigrou.process.send_signal(signal.SIGTERM)
         for window in windows:

@@ -876,7 +876,7 @@ def test_closing_in_the_middle_of_an_upload(open_client, start_server, home, tmp
         wait_until(lambda: size_in(tmp_path / "files") > 100 * KIB)
         window.focus()
         xdotool("key", "alt+F4")        # the first time it only says what would be lost
-        window.wait_for_text("not sent yet")
+        window.wait_for_text("Not sent yet")
         close_well(window)
 
 

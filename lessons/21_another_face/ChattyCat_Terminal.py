@@ -179,6 +179,12 @@ def make_looks() -> dict:
             looks[f"name{number}"] = curses.color_pair(number + 1) | curses.A_BOLD
         looks.update(dict.fromkeys(("error", "failed", "unknown", "new"),
                                    curses.color_pair(1)))
+        if curses.COLORS >= 256:
+            # xterm takes “dim” for nothing, and so a line that waits for its receipt
+            # would look like one that has it. This grey is between black and white.
+            curses.init_pair(13, 244, -1)
+            looks.update({name: curses.color_pair(13) for name in LOOKS
+                          if LOOKS[name] == curses.A_DIM})
     return looks
 
 
@@ -405,7 +411,8 @@ class Picture(Lines):
             name, color = chat.people[key]
             # While we are cut off nobody knows who is there.
             look = f"name{color}" if chat.status["state"] == "online" else "offline"
-            rows.append((chat.conversations.get(key), "● " + name, look))
+            you = " (you)" if key == me else ""
+            rows.append((chat.conversations.get(key), f"● {name}{you}", look))
         gone = [talk for talk in chat.talks() if talk is not chat.everyone
                 and client.name_key(talk.name) not in chat.people]
         rows += [(None, f"OFFLINE ({len(gone)})", "day")] if gone else []
@@ -436,7 +443,7 @@ Up, Down: what you sent before
 Tab: the name or command that begins so
 PgUp, PgDn: scroll · Esc: to the newest
 Ctrl+N, Ctrl+P: next, previous conversation
-Alt+1 … Alt+9: the first … the ninth
+Alt+1: everyone; to Alt+9: the next ones
 Ctrl+L: draw anew · Ctrl+C: leave
 A screen reader? Start with --plain."""
 
@@ -640,7 +647,7 @@ class Terminal(Keys):
                 locale.setlocale(locale.LC_CTYPE, name)
             if locale.nl_langinfo(locale.CODESET) == "UTF-8":
                 break
-            self.warning = WARNING
+            self.warning = f"{self.warning} {WARNING}".strip()
         # Esc is a key, and the beginning of many others: so many ms decide which.
         os.environ.setdefault("ESCDELAY", "25")
         # From here on the terminal is ours, and print() would spoil the picture.
