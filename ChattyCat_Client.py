@@ -1275,6 +1275,8 @@ def clear_away(path):
         os.remove(path)
 
 
+# A dataclass: from the list of fields Python writes the __init__ for us. eq=False: two
+# are only equal if they are the very same one.
 @dataclasses.dataclass(eq=False)
 class SharedFile:
     """A file that a line is about.
@@ -2186,6 +2188,8 @@ class Notebook:
         with each message would be more clever, and one would click on the wrong
         person), and who has gone last; these only while there is something to read.
         """
+        # sorted() compares the first of each four; only if these are equal the next.
+        # False comes before True.
         me = name_key(self.me or "")
         keys = sorted((key for key, talk in self.conversations.items()
                        if key is None or key in self.people or talk.lines
@@ -3175,8 +3179,12 @@ class Completion:
         if text != self.given:
             start = max(text.rfind(" "), text.rfind("\n")) + 1
             self.head, word = text[:start], text[start:]
-            self.found = self.commands(word) if text[:1] == "/" and not start else (
-                self.names(word, ", " if not start else " "))
+            if start:
+                self.found = self.names(word, " ")
+            elif text[:1] == "/":
+                self.found = self.commands(word)
+            else:
+                self.found = self.names(word, ", ")
             self.at = -1 if by > 0 else 0
         if not self.found:
             return None
@@ -3185,11 +3193,8 @@ class Completion:
         return self.given
 
     def commands(self, word):
-        """Return the commands that begin so; by their methods, as /help finds them.
-
-        "command_" has eight letters; what stands behind it is the word.
-        """
-        return [f"/{name[8:]} " for name in dir(self.chat)
+        """Return the commands that begin so; by their methods, as /help finds them."""
+        return [f"/{name[len('command_'):]} " for name in dir(self.chat)
                 if name.startswith("command_" + word[1:].lower())]
 
     def names(self, word, after):
@@ -4444,7 +4449,8 @@ class Places:
     So 10,000 files are 10,000 lines, and some ten cards; and of pictures only those
     come that somebody looks at. Tk can call us when it needs a widget, too (create=…).
     But it measures all lines in the background, and for that it needs all of them: with
-    500 a timer was late by 82 to 209 ms (p99), and so by 9 (measured).
+    500 a timer was late by 82 to 209 ms, and so by 9 (measured; p99: of 100 times 99
+    were better).
     """
 
     def __init__(self, view):
@@ -4953,8 +4959,6 @@ class Header:
         self.menu = menu = self.look.menu(button, postcommand=lambda: [
             values[name].set(truth()) for name, truth in truths.items()])
 
-        # What can be on or off has a check; of the themes, which share one variable,
-        # one is chosen.
         def check(name, label, command):
             menu.add_checkbutton(label=label, variable=values[name], command=command)
 
@@ -4983,16 +4987,15 @@ class Header:
         return button
 
     def fit_title(self):
-        """Show the subtitle if there is room for all of it; “3 onl” tells nobody.
-
-        winfo_reqwidth() is what a widget would like to have; what it gets, pack() sees
-        to later.
+        """Show the subtitle, or its first word, as there is room: “3 onl” tells nobody.
         """
         taken = sum(widget.winfo_reqwidth() for widget in self.frame.winfo_children()
                     if widget is not self.subtitle)
         room = self.frame.winfo_width() - taken - self.look.px(40)
-        fits = self.look.fonts["small"].measure(self.where) <= room
-        self.subtitle.config(text=self.where if fits else "")
+        measure = self.look.fonts["small"].measure
+        texts = self.where, self.where.partition(" · ")[0], ""
+        self.subtitle.config(text=next(text for text in texts if not text
+                                       or measure(text) <= room))
 
     def fit(self, width):
         """The buttons stand beside the sentence, in a narrow window under it."""
@@ -5054,7 +5057,6 @@ class Composer:
             fill="x", padx=px(18), pady=(px(4), px(8)))
         self.hint.bind("<Button-1>", lambda event: self.text.focus_set())
         self.text.bind("<Return>", self.on_return)
-        # What they know of other chat programs, see there. Here is only the box.
         self.history, self.completion = History(chat), Completion(chat)
         self.text.bind("<Up>", lambda event: self.on_arrow(event, -1))
         self.text.bind("<Down>", lambda event: self.on_arrow(event, 1))
@@ -5062,7 +5064,8 @@ class Composer:
         self.text.bind("<Tab>", lambda event: self.on_tab(1))
         self.text.bind("<<PrevWindow>>", lambda event: self.on_tab(-1))
         # Tk's own End goes to the end of what is seen of a wrapped line, and on Tk 8.6
-        # that can be the middle of an emoji.
+        # that can be the middle of an emoji. (mark_set() returns None, so `or` goes on
+        # to "break", see on_return(): a lambda can do no more than one thing.)
         self.text.bind("<<LineEnd>>", lambda event: self.text.mark_set(
             "insert", "insert lineend") or "break")
         # Tk calls this at the first change, and not again until on_change() has taken
@@ -5073,7 +5076,9 @@ class Composer:
 
     def on_return(self, event):
         """Enter sends. A binding of ours runs before Tk's own for the same key."""
-        if event.state & 0x1:           # Shift is held: Tk's own way, a new line
+        # state is a number in which each key that can be held has its bit: 1 is Shift,
+        # 4 Ctrl. `& 1` leaves that bit and no other.
+        if event.state & 1:             # Shift: Tk's own way, a new line
             return None
         self.send()
         return "break"                  # and nothing more: no new line
@@ -5081,14 +5086,13 @@ class Composer:
     def on_arrow(self, event, by):
         """Up in the first line and Down in the last: what was sent before."""
         # In a longer text, or a line that is wrapped ("display"), they move the cursor
-        # as always; with Shift (1) or Ctrl (4) held they select, or go further.
+        # as always; with Shift or Ctrl held (1 + 4) they select, or go further.
         # Compared and not counted: to count 20,000 characters' rows takes Tk 0.6 s.
         compare = self.text.compare
         there = (compare("insert display linestart", "==", "1.0") if by < 0 else
                  compare("insert display lineend", ">=", "end-1c"))
         if not there or event.state & 5:
             return None
-        # (All of it is new: undone by Ctrl+Z it would be half of this, half of that.)
         text = self.history.step(by, self.text.get("1.0", "end-1c"))
         if text is not None:
             self.set(text)
@@ -5187,7 +5191,7 @@ class WireView(Reader):
         self.text.bind("<Configure>", lambda event: self.follow())
         for widget in (self.text, *self.buttons):
             # "break", or the window's own Esc would scroll the messages as well.
-            widget.bind("<Escape>", lambda event: (close(), "break")[1])
+            widget.bind("<Escape>", lambda event: close() or "break")
         self.dress()
         self.tap.latest()               # into tap.lines, where the older ones are
         self.add(self.tap.lines)
@@ -5261,7 +5265,7 @@ class WireView(Reader):
         self.copy(self.text.get(*spot))
 
     def clear(self):
-        """Forget all lines. Now press Send, and see which ones that makes.
+        """Forget all lines, to see which ones the next thing makes that one does.
 
         For good, and not only from sight: a teacher may have typed something here that
         was not for the class.
@@ -5305,8 +5309,9 @@ def toast_command(title, body):
         # A text may begin with "-". But behind a word that is no option, such as our
         # name, osascript takes no other word for one.
         return ["osascript", "-e", MAC_TOAST, "ChattyCat", title, body]
-    # Nor does this one behind "--". It reads the body twice: first for backslashes, by
-    # which "\074" would become "<", and then as HTML, where "<b>" would make it bold.
+    # Behind "--" no word is an option here. The body is read twice: first for
+    # backslashes, by which "\074" would become "<", and then as HTML, where "<b>" would
+    # make it bold.
     return ["notify-send", "-a", "ChattyCat", "--", title,
             html.escape(body.replace("\\", "\\\\"))]
 
@@ -5448,7 +5453,8 @@ class Toasts:
                     env=dict(os.environ, CHATTYCAT_TITLE=title, CHATTYCAT_BODY=body),
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
                 return
-            # Not there. Or a system of 256 letters, where no program can be told 小猫.
+            # It is not there. Or this system cannot hand such letters to a program: by
+            # LC_ALL=C it knows no 小猫.
             except (OSError, ValueError):
                 self.way = "window"
         self.show_window()
@@ -5522,9 +5528,9 @@ class Toasts:
 
 
 # region 27. The window: help  (lesson 10)
-# What is pressed; what it does; what Tk calls it; the method of Window that does it (or
-# none: Composer and Tk know these). The window binds what stands here and the help
-# shows it, so no key can be in one and not in the other.
+# What is pressed; what it does; what Tk calls it; the method of Window that does it.
+# The window binds the third column, and the help shows the first two. (Those without a
+# method are bound where they belong, as in Composer; some Tk knows by itself.)
 KEYS = (
     ("Enter", "send", (), ""),
     ("Shift+Enter", "begin a new line", (), ""),
@@ -5573,6 +5579,7 @@ class Page(Reader):
         super().__init__(self.window, look, chat, padx=px(24), pady=px(12),
                          spacing3=px(4))
         self.frame.pack(fill="both", expand=True)
+        self.text.config(highlightthickness=0)      # a page is no box to type into
         # What a text looks like is said once for each kind of it, and not where it is
         # written: so all titles are alike, and one place changes them.
         self.text.tag_configure("brand", font=look.fonts["brand"], justify="center")
@@ -5794,7 +5801,7 @@ class Parts:
                 # function=function: a default is computed now, and the name each time
                 # it is used; then it would be the last function for all keys.
                 widget.bind(f"<{key}>",
-                            lambda event, function=function: (function(), "break")[1])
+                            lambda event, function=function: function() or "break")
 
     def show_edit_menu(self, event):
         """The right button where one types: what hands do by Ctrl+X, C, V and A."""

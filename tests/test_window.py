@@ -63,7 +63,7 @@ class Desk:
     def close(self):
         if self.window.root is not None:
             self.root.update()
-            self.window.quit()
+            self.window.close()         # quit() may ask for a second time first
         assert not self.errors, self.errors
 
     # --- what is on the screen
