@@ -3433,7 +3433,6 @@ class Look:
         # One menu for all texts, see Reader.show_menu(): only one can be open.
         self.popup = self.menu(root)
         self.style()
-        style_bar(self)
 
     def px(self, size) -> int:
         """Return a size in pixels of this screen; `size` is in 96ths of an inch.
@@ -3521,22 +3520,23 @@ class Look:
                         bg=self[ground], **more)
 
 
-def style_bar(look):
-    """Make the scroll bars slim: no arrows, unseen where there is nothing to scroll.
+def bind_wheel(widget, scroll):
+    """Let scroll(-1) or scroll(1) be called when the wheel turns over a widget.
 
-    Mice have wheels today; a bar says where one is, and for that it may be narrow.
+    Windows and macOS send MouseWheel, X11 with Tk 8.6 two buttons, 4 for up and 5 for
+    down. Tk 9 has an event of its own for two fingers on a touchpad; that comes far
+    more often, and delta holds two numbers: how far down is in 16 bits of it.
     """
-    style, name = ttk.Style(look.root), "Vertical.TScrollbar"
-    surface, border = look["surface"], look["border"]
-    style.configure(name, background=border, troughcolor=surface, width=look.px(8),
-                    bordercolor=surface, lightcolor=border, darkcolor=border,
-                    gripcount=0)
-    style.map(name, background=[("disabled", surface), ("active", look["edge"])],
-              lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
-    # A bar is made of a trough and a thumb in it; what is left out are the arrows.
-    thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
-    style.layout(name, [("Vertical.Scrollbar.trough",
-                         {"sticky": "ns", "children": [thumb]})])
+    def turned(event):
+        down = event.num == 5 or event.num != 4 and (
+            (event.delta & 0xFFFF ^ 0x8000) < 0x8000)
+        scroll(1 if down else -1)
+
+    for name in ("<MouseWheel>", "<Button-4>", "<Button-5>"):
+        widget.bind(name, turned, add=True)
+    with contextlib.suppress(tk.TclError):      # Tk 8.6 does not know the word
+        widget.bind("<TouchpadScroll>", lambda event:
+                    event.serial % 5 or turned(event), add=True)
 # endregion
 
 
@@ -3859,10 +3859,7 @@ class Sidebar:
         bind("<Up>", lambda event: self.step(-1))
         bind("<Down>", lambda event: self.step(1))
         bind("<Configure>", lambda event: self.draw())      # another size
-        # The wheel: Windows and macOS send MouseWheel, X11 with Tk 8.6 two buttons.
-        bind("<MouseWheel>", lambda event: self.scroll(-1 if event.delta > 0 else 1))
-        bind("<Button-4>", lambda event: self.scroll(-1))
-        bind("<Button-5>", lambda event: self.scroll(1))
+        bind_wheel(self.canvas, self.scroll)
 
     def show_status(self, state):
         """Show how the connection is, under our name."""
@@ -4308,8 +4305,7 @@ class Card:
         # Over a card, too, the wheel scrolls the conversation.
         for widget in (self.frame, *self.frame.winfo_children(),
                        *self.buttons.winfo_children()):
-            for event in ("<MouseWheel>", "<Button-4>", "<Button-5>"):
-                widget.bind(event, self.wheel)
+            bind_wheel(widget, self.wheel)
 
     def forget(self, event):
         """The Text has taken it away, with its line."""
@@ -4320,10 +4316,9 @@ class Card:
             if self.view.cards.get(self.line) is self:
                 del self.view.cards[self.line]
 
-    def wheel(self, event):
-        """The wheel was turned over it (X11: Button-4 is up, and 5 down)."""
-        up = event.num == 4 or event.delta > 0
-        self.view.text.yview_scroll(-3 if up else 3, "units")
+    def wheel(self, by):
+        """The wheel was turned over it: scroll as Tk does, by three lines."""
+        self.view.text.yview_scroll(3 * by, "units")
         self.view.look_where()
 
     # What makes sense now:
@@ -4505,6 +4500,24 @@ class Places:
 
 
 # region 22. The window: text to read  (lesson 10)
+def style_bar(look):
+    """Make the scroll bars slim: no arrows, unseen where there is nothing to scroll.
+
+    Mice have wheels today; a bar says where one is, and for that it may be narrow.
+    """
+    style, name = ttk.Style(look.root), "Vertical.TScrollbar"
+    surface, border = look["surface"], look["border"]
+    style.configure(name, background=border, troughcolor=surface, width=look.px(8),
+                    bordercolor=surface, lightcolor=border, darkcolor=border,
+                    gripcount=0)
+    style.map(name, background=[("disabled", surface), ("active", look["edge"])],
+              lightcolor=[("disabled", surface)], darkcolor=[("disabled", surface)])
+    # A bar is made of a trough and a thumb in it; what is left out are the arrows.
+    thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
+    style.layout(name, [("Vertical.Scrollbar.trough",
+                         {"sticky": "ns", "children": [thumb]})])
+
+
 MENU_EVENTS = "<<ContextMenu>>", "<Shift-F10>", "<Menu>"
 
 
@@ -4536,11 +4549,11 @@ class Reader:
         # Whether to follow the newest line. Only the user's scrolling changes it: a
         # window that shrinks moves the end out of sight too, and nobody wanted that.
         self.stick = True
-        for event in ("<MouseWheel>", "<Button-4>", "<Button-5>", "<Key>"):
-            # Tk scrolls only after this; when it is idle again, it has. add=True: a
-            # second binding beside Tk's own, not in its place.
-            self.text.bind(event, lambda event: look.root.after_idle(self.look_where),
-                           add=True)
+        # Tk scrolls only after these; when it is idle again, it has. add=True: a second
+        # binding beside Tk's own, not in its place.
+        bind_wheel(self.text, lambda by: look.root.after_idle(self.look_where))
+        self.text.bind("<Key>", lambda event: look.root.after_idle(self.look_where),
+                       add=True)
         # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
         self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
         self.bind_links()
@@ -5734,6 +5747,7 @@ class Parts:
         if self.look is not None:
             self.leave_look()
         self.look = look = Look(root, theme)
+        style_bar(look)
         look.painter = Painter(root, look["surface"])
         self.toasts = Toasts(root, look, self.choices, self.open_talk)
         # A conversation gets a view when it is first shown, so a room with 200 people
