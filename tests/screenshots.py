@@ -1,7 +1,7 @@
 """Pictures of every state of the real program, for looking at them.
 
-    python3 tests/screenshots.py [FOLDER]       light and dark, into FOLDER
-    python3 tests/screenshots.py --dpi 192      as on a screen twice as dense
+    python3 tests/screenshots.py [FOLDER]       light and dark, 96 and 192 dpi
+    python3 tests/screenshots.py --dpi 192      as on a screen twice as dense alone
     python3 tests/screenshots.py --readme       the pictures of README.md, made anew
 
 A real server, real client windows, and people who come by socket, on a screen of its
@@ -629,7 +629,7 @@ def save(name, *windows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=pathlib.Path, metavar="FOLDER")
-    parser.add_argument("--dpi", type=int, default=96)
+    parser.add_argument("--dpi", type=int, help="only as on a screen of this density")
     parser.add_argument("--only", default="", metavar="WORD",
                         help="only the scenes whose name has this word in it")
     parser.add_argument("--readme", action="store_true")
@@ -643,12 +643,14 @@ def main():
         return
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="chattycat-"))
     folder.mkdir(parents=True, exist_ok=True)
-    scale = options.dpi / 96
-    with PrivateScreen(round(1280 * scale), round(1024 * scale), options.dpi):
-        for theme in ("light", "dark"):
-            for scene in SCENES:
-                if options.only in scene.__name__:
-                    scene(Studio(folder, theme, scale))
+    for dpi in (options.dpi,) if options.dpi else (96, 192):
+        place, scale = folder / f"{dpi}_dpi", dpi / 96
+        place.mkdir(exist_ok=True)
+        with PrivateScreen(round(1280 * scale), round(1024 * scale), dpi):
+            for theme in ("light", "dark"):
+                for scene in SCENES:
+                    if options.only in scene.__name__:
+                        scene(Studio(place, theme, scale))
     print(f"The pictures are in {folder}.")
 
 

@@ -425,6 +425,8 @@ def ends_whole_or_not_at_all(host, home, number, name):
     found = [found for found in (home / "Downloads").iterdir() if name in found.name]
     assert found == ([path] if path else []), name
     if not path:
+        # What else was in that answer has to come first: it would be for the next one.
+        host.still_talks()
         client.type_line(f"/save {number}")
         path = saved(client, number)
     assert path.read_bytes() == DATA, name
