@@ -385,8 +385,8 @@ def heard(name, number):
     return b'"%s %d"' % (name.encode(), number)
 
 
-# 100,000 are 15 MB for each of the four, who are one process. Where that has to wait for
-# five others, more than 2 MiB are in front of it at times, and it is too slow a reader.
+# 100,000 are 15 MB for each of the four, who are one process. Where that has to wait
+# for others, more than 2 MiB lie in front of it at times: it is too slow a reader.
 @pytest.mark.parametrize("messages", [
     20_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_a_flood_without_a_limit(unmoved, four, server, messages):
