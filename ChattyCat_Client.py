@@ -4685,8 +4685,7 @@ class Messages(Reader):
         self.make_tags()
         # The Lines that stand in it, the oldest first.
         self.drawn = collections.deque(maxlen=2 * KEPT_LINES)
-        # How many have come below what is in sight: the button says so, and leads
-        # there.
+        # How many came below what is in sight: the button says so, and leads there.
         self.below = 0
         self.jump = ttk.Button(self.frame, style="Jump.TButton",
                                command=self.to_the_end)
@@ -5755,8 +5754,7 @@ class Parts:
         self.views, self.batch = {}, {}     # conversation -> Messages, -> new lines
         # The same for receipts, which change lines that are there already.
         self.settled = {}               # conversation -> lines
-        # The picture in the frame and in the list of windows. And the root's own
-        # ground: one sees it for a moment while a window is being made larger.
+        # The root's own ground is seen for a moment while a window is made larger.
         root.iconphoto(True, look.logo)
         root.config(bg=look["window"])
         self.login = LoginCard(root, look, chat)
