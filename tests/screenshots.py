@@ -243,7 +243,7 @@ def keyboard_focus(studio, window):
     studio.take(window, "chat_focus_on_button")
     window.key("shift+Tab", "shift+Tab")
     studio.take(window, "chat_focus_on_people")
-    window.click(600, -70)              # back to the composer
+    window.click(-300, -70)             # back to the composer
 
 
 def private(studio, window, tigrou):
