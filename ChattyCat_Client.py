@@ -4915,7 +4915,7 @@ class Messages(Reader):
 
 # region 24. The window: composer and menus  (lesson 10)
 class Header:
-    """The line above the messages: which conversation, two buttons; and the banner.
+    """The line above the messages: which conversation, the buttons; and the banner.
 
     The banner says what is wrong with the connection, and what one can do. It is a
     strip and not a message box: one can go on reading, and nothing has to be clicked
@@ -4964,7 +4964,7 @@ class Header:
         button = ttk.Menubutton(self.frame, text="Menu", style="Link.TMenubutton")
         # Check and radio entries switch variables by themselves. The truth is not in
         # these, so each time before the menu opens (postcommand) they are set to it.
-        truths = {"log": lambda: chat.log.on, "wire": lambda: window.wire_open,
+        truths = {"log": lambda: chat.log.on, "wire": lambda: window.wire is not None,
                   "toasts": lambda: choices.toasts, "bell": lambda: choices.bell,
                   "theme": lambda: window.theme}
         values = {name: tk.Variable(self.frame) for name in truths}
@@ -5681,9 +5681,9 @@ class Parts:
         self.root, self.choices = root, Choices().load()
         self.chat = chat = chat_class(self, options)
         self.look = self.page = None
-        # Whether people or unread marks have changed, and are not drawn yet; whether
-        # the wire is shown, which a new theme must not forget.
-        self.changed = self.wire_open = False
+        # Whether people or unread marks have changed, and are not drawn yet.
+        self.changed = False
+        self.wire = None                # the WireView, while it is open
         self.next_draw = 0              # when they may be, see show_batch()
         # Set by a signal; and by the first quit() that would cost a line, see there.
         self.quit_wanted = self.warned = False
@@ -5768,8 +5768,8 @@ class Parts:
         self.composer = Composer(self.main, look, chat, self.to_the_end,
                                  self.choose_files)
         self.composer.frame.pack(side="bottom", fill="x")
-        self.wire = None                # the WireView, while it is open
-        self.show_wire()
+        if self.wire:                   # it was open: it is again
+            self.open_wire()
         text, people = self.composer.text, self.sidebar.canvas
         self.bind_keys(text, people)
         for event in MENU_EVENTS:
@@ -5887,21 +5887,24 @@ class Parts:
         self.open_page(about_page)
 
     def toggle_wire(self):
-        """F12: the pane that shows each line as it travels."""
-        if self.room.winfo_manager():   # and not under the login card
-            self.wire_open = not self.wire_open
-            self.show_wire()
+        """F12: the pane that shows each line as it travels.
 
-    def show_wire(self):
-        """Open the pane of the wire, or close it; in another theme it is a new one."""
-        if self.wire_open:
-            self.wire = WireView(self.main, self.look, self.chat, self.toggle_wire)
-            # For pack() in front of the messages: they get what the others leave.
-            self.wire.pane.pack(side="bottom", fill="x", after=self.composer.frame)
-        elif self.wire:
+        Closed, it is gone. What travels meanwhile the tap keeps, for the next one.
+        """
+        if not self.room.winfo_manager():
+            return                      # and not under the login card
+        if self.wire is None:
+            self.open_wire()
+        else:
             self.wire.pane.destroy()
             self.wire = None
             self.composer.text.focus_set()
+
+    def open_wire(self):
+        """Make the pane of the wire; in another theme it is a new one."""
+        self.wire = WireView(self.main, self.look, self.chat, self.toggle_wire)
+        # For pack() in front of the messages: they get what the others leave.
+        self.wire.pane.pack(side="bottom", fill="x", after=self.composer.frame)
 
     def open_page(self, make):
         """Open a page in the place of the last one, which may lie behind others."""
@@ -6135,7 +6138,7 @@ class Window(Parts):
             text = (f"Not sent yet: {len(kept)} of your lines. Close the window once "
                     "more to leave all the same.")
             self.chat.note(text, "error")
-            if self.wire_open:          # in a low window there is room for one of them
+            if self.wire:               # in a low window there is room for one of them
                 self.toggle_wire()
             self.to_the_end()
             self.login.say(text, "danger")      # one of the two is to be seen
