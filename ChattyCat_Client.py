@@ -5174,7 +5174,8 @@ class WireView(Reader):
 
     A line of ours leaves with what we know, and comes back with what the server has
     put to it. The tap keeps the lines all the time, so hello and welcome are there too,
-    whenever it is opened. The pane is made then: one that is closed costs nothing.
+    whenever it is opened. The pane is made then, and closed it is gone: nothing has to
+    be kept up to date that nobody sees.
     """
 
     def __init__(self, parent, look, chat, close):
@@ -5887,10 +5888,7 @@ class Parts:
         self.open_page(about_page)
 
     def toggle_wire(self):
-        """F12: the pane that shows each line as it travels.
-
-        Closed, it is gone. What travels meanwhile the tap keeps, for the next one.
-        """
+        """F12: the pane that shows each line as it travels."""
         if not self.room.winfo_manager():
             return                      # and not under the login card
         if self.wire is None:
