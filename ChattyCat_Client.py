@@ -1750,11 +1750,14 @@ class Files:
 # A tap on a line hears what goes over it, and changes nothing. Ours keeps the newest
 # lines for the one who wants to see what really travels: the wire view, F12.
 TAPPED_LINES = 2_000
-TAPPED_BYTES = 1_000        # of each line; whole, 2,000 pieces of files take 87 MB
+# Of each line only so much. A piece of a file is 44 KB in its line, and 2,000 of those,
+# whole, would take 87 MB.
+TAPPED_BYTES = 1_000
 # A session of our server is a number and this, which nobody can guess.
 SESSION = re.compile(rb"\.[\w-]{43}")
-# Where a secret may be: so the names of the two fields begin; a session; and JSON can
-# write any of these letters as \u and its number.
+# Only in such a line can there be a secret. “pass” and “sess” are how the names of the
+# two secret fields begin. JSON could also write them without any of these letters, each
+# as \u and its number: hence “\u”. The last is a session, wherever it stands.
 SUSPICIOUS = re.compile(rb"pass|sess|\\u|" + SESSION.pattern)
 DOTS = "•••"
 
@@ -1774,6 +1777,7 @@ def without_secrets(line: bytes) -> bytes:
         return {**dict(pairs), **dict.fromkeys(keys, DOTS)}
 
     try:
+        # (Without the newline that encode() puts behind it.)
         safe = encode(json.loads(line, object_pairs_hook=hide))[:-1]
     except (ValueError, RecursionError):
         # No JSON, so nobody can say where in it the secret would be.

@@ -16,6 +16,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 SERVER = PROJECT / "ChattyCat_Server.py"
 CLIENT = PROJECT / "ChattyCat_Client.py"
+TERMINAL = PROJECT / "lessons" / "21_another_face" / "ChattyCat_Terminal.py"
 TOP_LEVEL = {
     "ChattyCat_Server.py", "ChattyCat_Client.py", "lessons", "tests", "README.md",
     "LICENSE", "requirements-dev.txt", ".ci", ".github", ".gitignore", ".pytest.ini",
@@ -110,7 +111,8 @@ def comment_lines_a_code_line(text):
     return len(comments) / len(code - docstrings)
 
 
-@both_scripts
+@pytest.mark.parametrize("script", [SERVER, CLIENT, TERMINAL],
+                         ids=["server", "client", "terminal"])
 def test_comments_explain_without_burying_the_code(script):
     ratio = comment_lines_a_code_line(text_of(script))
     assert 0.5 <= round(ratio, 2) <= 0.8

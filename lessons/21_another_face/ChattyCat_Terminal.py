@@ -44,7 +44,8 @@ import ChattyCat_Client as client       # noqa: E402 (behind the line that finds
 
 # region 1. Cells  (lesson 21)
 # A terminal is a grid of cells. What is drawn is a list of pairs (character, look); a
-# look is a number that tells curses how: bold, underlined, in which colour.
+# look is a number that tells curses how: bold, underlined, in which colour. Each of its
+# bits is such a wish, and “|” puts two looks together: A_BOLD | A_REVERSE is both.
 
 
 def cells(text: str, look=0) -> list:
@@ -81,6 +82,8 @@ def wrap(head: list, body: list, columns: int, indent: int) -> list:
     All but the first are indented: so nobody can send a text with a row in it that
     looks like somebody else's line.
     """
+    # `cut` is the place in `row` behind the last space: there it can be broken. 0: it
+    # has none yet, and a word of 4,000 letters is broken where the row is full.
     rows, row, cut, used = [], list(head), 0, width(head)
     for cell in body:
         if cell[0] == "\n" or used + wide(cell[0]) > columns:
@@ -141,7 +144,9 @@ class Box:
         before, after = (cells(text.replace("\n", "↵")) for text in (
             self.text[:self.at], self.text[self.at:]))
         cursor = width(before)
-        # Two thirds of the row show what stands before it, but no part stays empty.
+        # How many cells are hidden at the left. As many as leave two thirds of the row
+        # to what stands before the cursor: one sees where a correction belongs. But not
+        # more than do not fit, or the end of the row would be empty. Below 0: none.
         hidden = min(cursor - columns * 2 // 3, cursor + width(after) - columns + 1)
         while hidden > 0:
             gone = wide(before.pop(0)[0])
@@ -194,9 +199,12 @@ class Lines:
     def rows_up(self, lines, at, hidden):
         """Yield (which line, how many of its rows are below, row) from the bottom up.
 
-        A generator makes only what is asked for: a screenful, and not 5,000 lines. (To
-        wrap 2,000 for each picture fell 45 % behind 1,000 messages a second.)
+        A generator makes only what is asked for: a screenful, and not 5,000 lines.
+        (Measured: when 2,000 lines were wrapped for each picture, and 1,000 messages
+        came a second, only 55 % of them were shown in time.)
         """
+        # Each row brings its address along, (number, below): by it scroll() can say
+        # where the bottom of the screen shall be.
         for number in range(at, -1, -1):
             rows = self.rows_of(lines, number)
             for below in range(hidden if number == at else 0, len(rows)):
@@ -217,6 +225,7 @@ class Lines:
             who, look = "*", looks[line.kind]
         elif line.kind == "notice":     # the operator, in brackets, as no name can be
             who, look = "[Server]", looks["notice"]
+        # Who names us stands out also where there are no colours.
         look |= curses.A_REVERSE if line.mention else 0
         head = cells(f"{line.time:%H:%M} ", looks["time"]) + cells(who, look)
         # A column for names where there is room; a longer one moves its own text.
@@ -227,6 +236,7 @@ class Lines:
     def body(self, line):
         """Return what was said. A line of ours is dim until its receipt is there."""
         look = self.looks["mention" if line.mention else line.state or line.kind]
+        # Pairs (text, kind of look): spans() has cut the links out of the text.
         pieces = [(self.about(line), "")] if line.file else client.spans(line.text)
         # Red alone would tell nothing to who sees no red.
         pieces += {"failed": [(" (not sent)", "")],
@@ -268,13 +278,18 @@ class Lines:
         self.below = self.below if self.anchor else 0   # see line_added()
         if pages < 0:
             rows = list(itertools.islice(self.rows_up(lines, at, hidden), 2 * page))
-            # At the top the screen is full all the same.
+            # The row a page further up becomes the one at the bottom. Only two pages
+            # are made: that one, and what will then stand above it. Near the top that
+            # is less than a page; then we go up by less, so that the screen is full.
             at, hidden, _ = rows[min(page - 1, max(0, len(rows) - page))]
         else:
+            # `hidden` rows of this line are below the screen. A page down there are so
+            # many less; below 0 the line has ended, and the next one gives its rows.
             hidden -= page - 1
             while hidden < 0 and at < len(lines) - 1:
                 at += 1
                 hidden += len(self.rows_of(lines, at))
+        # No anchor at the end: it would stand still there while new lines come.
         at_end = at == len(lines) - 1 and hidden <= 0
         self.anchor = None if at_end else (lines[at], max(0, hidden))
 # endregion
@@ -320,12 +335,17 @@ class Picture(Lines):
         self.put(0, 0, cells(self.title().ljust(self.columns), looks["title"]))
         for y, row in enumerate(banner, 1):
             self.put(y, 0, row)
+        # The rows between banner and rule. (The bottom one of a screen that is 24 high
+        # has the number 23; it is the box, and 22 is the rule.)
         first, last = 1 + len(banner), self.height - 3
         # As many rows as there is room for, from the newest up; drawn from the top.
         rows = list(itertools.islice(self.rows_up(*self.bottom()), last + 1 - first))
+        # If they are few, they stand right above the box, where one looks.
         for y, (*_, row) in enumerate(reversed(rows), last + 1 - len(rows)):
             self.put(y, 0, row, end)
         if end < self.columns:
+            # All rows, also those behind the last name: the stroke goes down to the
+            # rule. next() with [] as its second value is an empty row for them.
             people = iter(self.people(last + 1 - first))
             for y in range(first, last + 1):
                 self.put(y, end, cells("│ ", looks["time"]) + next(people, []))
@@ -348,7 +368,8 @@ class Picture(Lines):
     def put(self, y, x, row, end=None):
         """Write cells from (y, x) on, as far as column `end`. Row, then column: curses
         counts like this, from 0 and from the top left."""
-        # Never into the last cell of the screen: some terminals scroll then.
+        # Never into the last cell of the screen: some terminals scroll then. (Python
+        # counts True as 1: in the last row there is room for one cell less.)
         room = min(end or self.columns, self.columns - (y == self.height - 1)) - x
         with contextlib.suppress(curses.error):     # a resize in this very moment
             self.screen.move(y, x)
@@ -407,6 +428,8 @@ class Picture(Lines):
         chat, me = self.chat, client.name_key(self.chat.me or "")
         rows = [(chat.everyone, "# Everyone", ""),
                 (None, f"PEOPLE ({chat.count})", "day")]
+        # Sorted by a pair: False comes before True, so oneself is the first, and only
+        # then the names are compared.
         for key in sorted(chat.people, key=lambda key: (key != me, key)):
             name, color = chat.people[key]
             # While we are cut off nobody knows who is there.
@@ -424,7 +447,7 @@ class Picture(Lines):
     def person(self, talk, text, look):
         """Return a row of the list. Where one is, what is unread, and whether one was
         named in it are signs and not only colours: not everybody sees those."""
-        if talk is self.chat.current:
+        if talk is self.chat.current:   # in the place of the "#", "●" or "○"
             return cells(">" + text[1:], self.looks[look] | curses.A_BOLD)
         row = cells(text, self.looks[look])
         if talk is not None and talk.unread:
@@ -437,6 +460,12 @@ class Picture(Lines):
 
 
 # region 5. Keys  (lesson 21)
+# A terminal sends bytes, and most keys are one: "a", or 1 for Ctrl+A. Keys that no
+# character stands for are sent as several that begin with 27, which is Esc's own:
+#     Up        27 "[" "A"            Alt+x     27 "x"
+#     Delete    27 "[" "3" "~"        Esc       27
+# curses knows the usual ones of this terminal and makes one key of them. The others we
+# put together ourselves, in read_escape().
 HELP = """\
 Enter sends · Alt+Enter: a new line
 Up, Down: what you sent before
@@ -478,6 +507,7 @@ class Keys(Picture):
                 "M- kEND5 M-[1;5F": self.to_the_end,
                 "^N kDN3 M-[1;3B M-KEY_DOWN": lambda: chat.step(1),
                 "^P kUP3 M-[1;3A M-KEY_UP": lambda: chat.step(-1),
+                # (typed() returns True if it was no mistake: so both are called.)
                 "KEY_F(1)": lambda: chat.typed("/help") and chat.note(HELP),
                 # All is sent anew: another program may have written over it.
                 "^L": self.screen.clear}
@@ -493,7 +523,7 @@ class Keys(Picture):
             key = self.screen.get_wch()
         except curses.error:            # that is how it says that there was no key
             return None
-        if key == "\x1b":
+        if key == "\x1b":               # 27; M is for Meta, an old name of Alt
             return "M-" + self.read_escape()
         if isinstance(key, str) and unicodedata.category(key) != "Cc":
             return key
@@ -504,6 +534,7 @@ class Keys(Picture):
         """Return what stands behind an Esc: "" if that key alone was pressed; or a key;
         or, from "[" or "O" to a letter or "~", a key that curses does not know. All of
         it, or its last characters would stand in the box."""
+        # Without waiting (0): a terminal sends them in one go, so they are here.
         code = self.read_key(0) or ""
         while code in ("O", "[") or re.fullmatch(r"\[[0-9;]+", code):
             key = self.read_key(0)
@@ -528,7 +559,9 @@ class Keys(Picture):
                 self.pasting = key == "M-[200~"
             elif key in self.keys and not self.pasting:
                 self.keys[key]()
-            elif len(key) == 1 or self.pasting:     # (a name is longer than one)
+            # A character is typed. A name, which is longer than one, is a key that does
+            # nothing here (F7); only in a paste some of them are text.
+            elif len(key) == 1 or self.pasting:
                 text = {"^M": "\n", "^J": "\n", "^I": "\t"}.get(key, key)
                 self.box.cut(self.box.at, self.box.at, text if len(text) == 1 else "")
             self.keep_draft()
@@ -540,12 +573,14 @@ class Keys(Picture):
 
     def recall(self, by):
         """Up and Down: what was sent from here before."""
+        # None: there is nothing older, or newer. Then what is typed stays.
         text = self.history.step(by, self.box.text)
         if text is not None:
             self.box.set(text)
 
     def complete(self, by):
         """Tab and Shift+Tab: the name that begins so; the next one; the one before."""
+        # Only what stands before the cursor is completed; the rest moves along.
         before = self.completion.step(self.box.text[:self.box.at], by)
         if before is not None:
             self.box.cut(0, self.box.at, before)
@@ -559,7 +594,7 @@ class Keys(Picture):
         self.to_the_end()
         if self.asking and not text.startswith("/"):
             self.connect(text)
-        elif not self.chat.typed(text):
+        elif not self.chat.typed(text):     # it was wrong, and why has been said
             if not self.asking:
                 talk.draft = text
                 text = self.chat.current.draft
@@ -623,7 +658,7 @@ class Terminal(Keys):
                     login = self.chat.login
                     self.ask(f"Hello. {login.trouble}".strip(), login.name)
                 while self.over is None:
-                    self.look()
+                    self.turn()
             except Exception:
                 client.report_mistake()
                 self.over = 1
@@ -673,8 +708,9 @@ class Terminal(Keys):
         with contextlib.suppress(curses.error):     # never opened, or gone
             curses.endwin()
 
-    def look(self):
-        """Show what is true, and look once what was typed and what has come.
+    def turn(self):
+        """One turn of the loop: show what is true, then see what was typed and what has
+        come from the network.
 
         This is the window's mainloop() and drain() in one. Its only rest is the wait
         for a key; that ends after 50 ms, as the network does not press any.
@@ -683,7 +719,10 @@ class Terminal(Keys):
             self.dirty = False
             self.draw()
         self.take_keys(0 if self.more else 50)
+        # At most 500 events or 20 ms of them, however much has come: or whoever types
+        # would not see their own letters. If something is left, no rest follows.
         self.more = self.chat.drain(500, 0.02)
+        # Once a second: whatever the chat has to do by the clock.
         if time.monotonic() >= self.next_tick:
             self.next_tick = time.monotonic() + 1
             self.chat.tick()
@@ -699,6 +738,7 @@ class Terminal(Keys):
         """Log in under this name, or ask for a better one."""
         login = self.chat.login
         try:
+            # It does not wait: another thread connects, and status_changed() tells.
             self.chat.connect(login.host, login.port, name)
             login.name = name           # for a /connect
         except ValueError as problem:
@@ -735,6 +775,7 @@ class Terminal(Keys):
 
     def leave(self):
         """Say the last words, and bye: at every end, or we were taken for lost."""
+        # Those without a receipt. They may have arrived; nobody can tell any more.
         lost = len(self.chat.unconfirmed)
         if lost:
             self.last_word += (f"{lost} of your lines have not arrived, as far as is "
@@ -746,6 +787,8 @@ class Terminal(Keys):
         self.chat.leave()
 
     # --- what the chat tells its face
+    # The window has the same methods. The chat calls them and does not know which of
+    # the two it has: that is all that a face needs to be one.
 
     def line_added(self, conversation, line):
         """Only take note: draw() finds it where it is."""
@@ -761,12 +804,14 @@ class Terminal(Keys):
     def status_changed(self):
         """The connection has changed; perhaps another name is needed."""
         status, self.dirty = self.chat.status, True
-        if status.get("password"):      # typed here it could be read on the screen
+        # The server wants a password. Typed here it could be read on the screen; the
+        # option asks for it before curses has begun, where getpass() shows nothing.
+        if status.get("password"):
             self.over = 1
             self.last_word = f"{status['text']} Start again with --password.\n"
         elif status["state"] == "choose_name":
             self.ask(status["text"], self.chat.connection.name)
-        elif self.asking:
+        elif self.asking:               # the name was good: back to one's draft
             self.asking = ""
             self.shown(self.chat.current)
         if status["state"] == "online" and self.warning:
@@ -781,7 +826,7 @@ class Terminal(Keys):
             self.box.set(conversation.draft)
 
     def quit(self, *_):
-        """/quit, and the handler of signals: the loop ends at its next look."""
+        """/quit, and the handler of signals: the loop ends with this turn."""
         self.over = 0
 
 
