@@ -705,8 +705,8 @@ class LocalServer:
     """A server on this computer, started from here because none answered.
 
     The error that beginners meet most is a server that is not running. It is a child
-    of this program, like any other: what ends us by force, such as VS Code's Stop,
-    ends it too, and none is left behind that holds the port.
+    of this program and in its process group: Ctrl+C in the terminal, or VS Code's Stop,
+    end both. Only who kills this one process leaves it behind, with the port.
     """
 
     def __init__(self):
@@ -728,6 +728,14 @@ class LocalServer:
         self.process = subprocess.Popen(
             [sys.executable, SERVER_SCRIPT, "--no-console", "--port", str(port)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself: seconds ago somebody else took the port, for
+        example. True once."""
+        failed = self.process is not None and self.process.poll() is not None
+        if failed:
+            self.process = None
+        return failed
 
     def stop(self):
         """End it, if it was started from here.
@@ -2726,7 +2734,8 @@ class Exchange(Conversations):
         if re.fullmatch("[0-9]{1,9}", word) and int(word) in self.shared:
             return self.shared[int(word)]
         self.note(f"There is no file number “{word}”; each one shows its own." if word
-                  else "Say which, by the number that it shows: /save 3", "error")
+                  else "Say which: behind the command, the number that it shows.",
+                  "error")
         return None
 # endregion
 
@@ -2996,6 +3005,9 @@ class Chat(Logins):
         if self.slow and not was:
             self.note(f"No receipt for {SLOW_SECONDS} s: the server is busy, or the "
                       "connection is dead. /connect makes a new one; nothing is lost.")
+        if self.local_server.has_failed():
+            self.note("The server that was started here has ended. Another program may "
+                      "have its port.", where=self.everyone)
         for conversation in list(self.conversations.values()):
             gone_at = conversation.gone_at
             if gone_at is not None and time.monotonic() >= gone_at:
@@ -3523,13 +3535,20 @@ class Look:
         return tk.Label(parent, font=self.fonts[font], fg=self[colour],
                         bg=self[ground], **more)
 
+    def focus(self, widget):
+        """Give the keyboard to a widget; but not while a dialog has it, when something
+        happens behind that: the rest of a file's name would go nowhere."""
+        if not self.root.tk.call("grab", "current"):
+            widget.focus_set()
+
 
 def bind_wheel(widget, scroll):
     """Let scroll(-1) or scroll(1) be called when the wheel turns over a widget.
 
     Windows and macOS send MouseWheel, X11 with Tk 8.6 two buttons, 4 for up and 5 for
     down. Tk 9 has an event of its own for two fingers on a touchpad; that comes far
-    more often, and delta holds two numbers: how far down is in 16 bits of it.
+    more often, and delta holds two numbers: how far down is in 16 bits of it, and 0
+    there is a move to the side.
     """
     def turned(event):
         down = event.num == 5 or event.num != 4 and (
@@ -3540,7 +3559,8 @@ def bind_wheel(widget, scroll):
         widget.bind(name, turned, add=True)
     with contextlib.suppress(tk.TclError):      # Tk 8.6 does not know the word
         widget.bind("<TouchpadScroll>", lambda event:
-                    event.serial % 5 or turned(event), add=True)
+                    event.serial % 5 or not event.delta & 0xFFFF or turned(event),
+                    add=True)
 # endregion
 
 
@@ -3597,9 +3617,10 @@ class LoginCard:
         self.name = self.entry("Your name", chat.me or chat.login.name, 2, 0,
                                columnspan=2)
         # show: a letter that stands for each one typed, for who looks over a shoulder.
-        known = chat.passwords.get((chat.login.host, chat.login.port), "")
+        known = chat.passwords.get((host, port), "")     # no other server may get it
         self.password = self.entry("Password, if there is one", known, 4, 0, show="•")
-        self.tls = Tick(self.fields, "TLS", chat.login.tls)
+        self.shown_tls = chat.login.tls
+        self.tls = Tick(self.fields, "TLS", self.shown_tls)
         self.tls.button.grid(row=5, column=1, sticky="w", padx=(px(10), 0))
         self.remember = Tick(self.fields, "Remember me on this computer",
                              chat.remember)
@@ -3646,7 +3667,7 @@ class LoginCard:
         try:
             port = port_number(self.port.get())
             self.chat.remember = self.remember.get()
-            self.chat.login.tls = self.tls.get()
+            self.chat.login.tls = self.shown_tls = self.tls.get()
             host = self.host.get().strip()
             self.chat.passwords[host, port] = self.password.get()
             self.chat.connect(host, port, self.name.get())
@@ -3683,16 +3704,19 @@ class LoginCard:
         self.sentence.config(wraplength=self.look.px(380 if asks else 280))
         self.say(text, colour)
         self.show_doors(asks)
-        if not self.chat.trying():      # else it may have been ticked for the next time
-            self.tls.set(self.chat.login.tls)
+        # Only if /tls or “Trust this server” has changed it since: else the tick may be
+        # one for the next time, and whoever has set it would be sent on in plain text.
+        if self.chat.login.tls != self.shown_tls:
+            self.shown_tls = self.chat.login.tls
+            self.tls.set(self.shown_tls)
         if asks:
-            self.back.focus_set()       # an Enter too many must not trust anybody
+            self.look.focus(self.back)  # an Enter too many must not trust anybody
         elif state in ("choose_name", "offline"):
             self.show_where()
             # Who types the password once more must not find it in the name.
             entry = self.password if status.get("password") else self.name
             # All of it selected: what is typed next takes its place.
-            entry.focus_set()
+            self.look.focus(entry)
             entry.selection_range(0, "end")
 
     def show_doors(self, asks):
@@ -4467,6 +4491,10 @@ class Places:
         self.text.insert("end", f"{line.file}\n", ("body", *mine))
         for tag in ("place", f"place {number}"):
             self.text.tag_add(tag, "end-2l linestart", "end-2l lineend")
+        if len(self.lines) > 3 * KEPT_LINES:    # its place is no longer in the Text
+            oldest = next(iter(self.lines))
+            del self.lines[oldest]
+            self.text.tag_delete(f"place {oldest}")
         self.look_soon()
 
     def look_soon(self):
@@ -4489,6 +4517,7 @@ class Places:
         view, tags = self.view, self.text.tag_names(spot[0])
         own = next(tag for tag in tags if tag.startswith("place "))
         line = self.lines.pop(own.split()[1])
+        self.text.tag_delete(own)
         # A Text holds other widgets, too, as if they were very large letters.
         card = view.cards[line] = Card(view, view.look, view.chat, line)
         self.text.config(state="normal")
@@ -4557,6 +4586,14 @@ class Reader:
         # binding beside Tk's own, not in its place.
         bind_wheel(self.text, lambda by: look.root.after_idle(self.look_where))
         self.text.bind("<Key>", lambda event: look.root.after_idle(self.look_where),
+                       add=True)
+        # Who selects beyond the upper edge scrolls too, and who drags with the middle
+        # button. Outside of it Tk scrolls by a clock, and without events: so while one
+        # is there the next line does not tear the text away from under the selection.
+        for name in ("<B1-Motion>", "<B2-Motion>", "<ButtonRelease>"):
+            self.text.bind(name, lambda event: look.root.after_idle(self.look_where),
+                           add=True)
+        self.text.bind("<B1-Leave>", lambda event: setattr(self, "stick", False),
                        add=True)
         # A disabled Text takes no focus by itself, and without it Ctrl+C does nothing.
         self.text.bind("<Button-1>", lambda event: self.text.focus_set(), add=True)
@@ -4748,14 +4785,15 @@ class Messages(Reader):
         self.show_jump()
 
     def place(self):
-        """Return where the user reads, for go_to() of the same in another theme."""
-        return self.stick, self.below, self.text.index("@0,0")
+        """Return where the user reads, for go_to(): so many lines above the end."""
+        top, end = (int(self.text.index(at).split(".")[0]) for at in ("@0,0", "end"))
+        return self.stick, self.below, end - top
 
     def go_to(self, place):
-        """Go where the user was; the text is the same, so are the numbers of lines."""
-        self.stick, self.below, top = place
+        """Go where the user was. (At the top, some lines may have been forgotten.)"""
+        self.stick, self.below, lines = place
         if not self.stick:
-            self.text.yview(top)
+            self.text.yview(f"end -{lines} lines")
         self.show_jump()
 
     def show_jump(self):
@@ -5822,21 +5860,22 @@ class Parts:
 
     def show_edit_menu(self, event):
         """The right button where one types: what hands do by Ctrl+X, C, V and A."""
-        menu = self.look.popup
+        # By Tk's own words: the entries of its dialogs are no widgets to Python.
+        menu, call = self.look.popup, self.root.tk.call
         menu.delete(0, "end")
         for label, what in (("Cut", "<<Cut>>"), ("Copy", "<<Copy>>"),
                             ("Paste", "<<Paste>>"), ("Select all", "<<SelectAll>>")):
             menu.add_command(label=label, command=lambda what=what:
-                             event.widget.event_generate(what))
+                             call("event", "generate", event.widget, what))
         menu.tk_popup(event.x_root, event.y_root)
         return "break"
 
     def type_on(self, event):
         """Let letters that are typed where nothing can be typed go to the composer:
         who has clicked on a message, to copy it, goes on talking."""
-        # With Alt it would be a command, and no letter; with Ctrl it is no character.
-        alt = event.state & (0x20000 if os.name == "nt" else 8)
-        if event.char and event.char.isprintable() and not alt:
+        # With Ctrl (4), Alt (8) or Super (64) it is a command, and no letter.
+        held = event.state & (4 | 0x20000 if os.name == "nt" else 4 | 8 | 64)
+        if event.char and event.char.isprintable() and not held:
             self.composer.text.focus_set()
             self.composer.text.insert("insert", event.char)
 
@@ -5932,15 +5971,13 @@ class Window(Parts):
         call a method of ours: Tk belongs to the main thread, and called from another
         one it waits, raises or aborts, depending on the moment. So the thread puts
         what it read into a queue, and the main thread comes and looks.
-
         Polling costs 0.6 % of a processor. The other way, event_generate() from the
         receive thread, waits while the window is busy and hangs when it closes.
         """
         more = True
         try:
             if self.quit_wanted:
-                self.close()
-                return
+                return self.close()
             # Nothing has the focus while another program's window has it. Asked here:
             # <FocusIn> and <FocusOut> come for each widget, and when the keyboard only
             # goes from one to the next, the one is lost before the other is found.
@@ -5960,9 +5997,8 @@ class Window(Parts):
         batch, self.batch = self.batch, {}
         settled, self.settled = self.settled, {}
         for conversation, view in self.views.items():
-            # One that was never looked at has no view yet, and keeps its lines; it is
-            # drawn from them when it is first shown. So what stands in these two for
-            # it can be forgotten.
+            # One that was never looked at has no view; it is drawn from its lines when
+            # it is first shown. What stands in these two for it can be forgotten.
             view.add(batch.get(conversation, ()))
             if conversation in settled:
                 view.settle(settled[conversation], conversation.lines)
@@ -5979,6 +6015,10 @@ class Window(Parts):
         self.timers["tick"] = self.root.after(1000, self.tick)
         self.chat.tick()
         self.header.show()
+        # (A dialog has ended, and who had the keyboard before it is out of sight.)
+        focus = self.root.tk.call("focus")
+        if focus and not self.root.tk.call("winfo", "viewable", focus):
+            self.look.focus(self.login.frame)
 
     # --- what the chat tells its face
 
@@ -6002,8 +6042,7 @@ class Window(Parts):
             self.views[conversation].change(line)
 
     def file_changed(self, conversation, line):
-        """A file has come further: its card shows it, if it was ever seen."""
-        # No batch for these: the file thread tells us only ten times a second.
+        """A file has come further, ten times a second at most: its card shows it."""
         if conversation in self.views:
             self.views[conversation].change(line)
 
@@ -6031,7 +6070,7 @@ class Window(Parts):
         self.login.show_status(self.chat.status)
         if sent_away:
             # Perhaps in the middle of a sentence, and the rest must not become a name.
-            self.login.frame.focus_set()
+            self.look.focus(self.login.frame)
         self.changed = True             # the sidebar shows who is online
         self.show_titles()
 
@@ -6121,6 +6160,8 @@ class Window(Parts):
 
     def to_the_end(self):
         """Esc, and after each line sent: who speaks wants to see the answer."""
+        if self.root is None:           # it was /quit
+            return
         # First what is not drawn yet: else this would be an end that is none.
         self.show_batch()
         if self.chat.current in self.views:
@@ -6302,6 +6343,10 @@ class Printed:
 
         Only while we are in. What is typed before that stays with who it was typed for.
         """
+        # What is being typed the terminal tells us only at Enter. So there may always
+        # be a draft, and tick() must not lead back to everyone when the other one has
+        # gone: the other half of a secret would be said to all.
+        conversation.draft = "?"
         if self.chat.status["state"] == "online":
             who = (f"{conversation.name} alone; /everyone goes back"
                    if conversation.name else "everyone")

@@ -211,6 +211,22 @@ def test_private_lines(server, join, plain):
     assert "to" not in tigrou.expect("chat", text="for all")
 
 
+def test_who_is_gone_is_not_everyone(server, join, plain):
+    """Somebody may have typed half of a line when the other one leaves."""
+    tigrou, felix, minou = join("Tigrou"), join("Félix"), come_in(plain, server)
+    minou.type_line("/msg Tigrou first")
+    tigrou.expect("chat", skip=COMINGS, text="first", to="Tigrou")
+    tigrou.leave()
+    minou.wait_for("Tigrou left")
+    with minou.news:                    # the look once a second, that leads back others
+        assert not minou.news.wait_for(lambda: "you are back" in minou.text, 1.5)
+    minou.type_line("second, private too")
+    minou.wait_for("Nobody of that name is here")
+    minou.type_line("/everyone")
+    minou.type_line("for all")
+    assert felix.expect("chat", skip=COMINGS)["text"] == "for all"
+
+
 def test_nothing_is_printed_twice(server, join, plain):
     """What somebody does stands in the room and in the conversation with them."""
     tigrou = join("Tigrou")
@@ -218,8 +234,9 @@ def test_nothing_is_printed_twice(server, join, plain):
     minou.type_line("/msg Tigrou psst")
     tigrou.expect("chat", skip=COMINGS, text="psst")
     tigrou.leave()
-    minou.wait_for("you are back with everyone")
+    minou.wait_for("Tigrou left")
     join("Tigrou")
+    minou.wait_for("Tigrou joined")
     for line in ("/nope", "/nope", "/disconnect", "exit"):
         minou.type_line(line)
     assert minou.status() == 0

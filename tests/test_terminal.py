@@ -287,6 +287,12 @@ def test_escape_sequences_of_unknown_keys_are_no_text(minette):
     minette.box("abcde")
 
 
+def test_esc_held_down_ends_nothing(minette):
+    minette.write("\x1b" * 600)
+    minette.write("xy")                 # (Alt+x, if the last Esc had none to go with)
+    minette.sees(r"^> x?y\Z")
+
+
 def test_what_was_sent_and_what_begins_so(server, join, come_in):
     join("Tigrou"), join("Tiger")
     minou = come_in(server)
@@ -340,6 +346,22 @@ def test_a_paste_of_several_lines_is_one_message(join, minette):
     minette.box("one↵two↵    three↵")
     minette.write("\r")
     tigrou.expect("chat", skip=COMINGS, text="one\ntwo\n\tthree")
+
+
+def test_a_paste_whose_end_comes_in_two_pieces(join, minette):
+    """As over a slow line. Else the paste would go on for ever, and Enter send nothing.
+    """
+    tigrou = join("Tigrou")
+    minette.write("\x1b[200~abc\x1b[20")
+    time.sleep(0.05)                    # this is the slow line
+    minette.write("1~\r")
+    tigrou.expect("chat", skip=COMINGS, text="abc")
+
+
+def test_a_book_is_pasted(minette):
+    minette.write(f"\x1b[200~{'word ' * 20_000}\x1b[201~")
+    minette.write("the end")
+    minette.sees(r"word the end\Z")
 
 
 # ------------------------------------------------------------------------- the picture
@@ -547,6 +569,9 @@ def test_a_name_that_was_taken_meanwhile_costs_no_draft(odd, enter):
     side = odd.accept()
     side.read()
     side.send({"type": "error", "code": "name_taken", "text": "Somebody has it."})
+    # The other half, typed meanwhile, is no name: all could read it.
+    minou.sees(r"Somebody has it. To choose another one, first press Enter")
+    minou.write("and the code 4711\r")
     minou.sees(r"Somebody has it. Type your name(.*\n)*Your name: Minou\Z")
     minou.write("2\r")
     assert side.read()["name"] == "Minou2"

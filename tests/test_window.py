@@ -324,6 +324,17 @@ def test_a_server_started_from_the_window_ends_with_it(open_window):
     assert process.wait(5) == 0
 
 
+def test_a_server_started_from_the_window_that_ends_by_itself(open_window):
+    """As the second of two does, when two windows start one in the same moment."""
+    desk = open_window("--port", free_port(), "--name", "Minou")
+    desk.until(lambda: "Start a server here" in desk.buttons())
+    desk.buttons()["Start a server here"].invoke()
+    desk.until(desk.inside)
+    desk.chat.local_server.process.kill()
+    desk.until(lambda: "The server that was started here has ended." in desk.shown())
+    assert desk.chat.can_start_server() or desk.chat.status["state"] == "online"
+
+
 def test_client_first_server_later(open_window, start_server):
     port = free_port()
     desk = open_window("--port", port, "--name", "Minou")
@@ -377,6 +388,27 @@ def test_kicked(open_window, start_server):
     desk.buttons()["Connect"].invoke()
     desk.until(lambda: desk.chat.status["state"] == "online" and desk.inside())
     desk.types_into(desk.box)
+
+
+def test_kicked_while_a_dialog_has_the_keyboard(open_window, start_server):
+    """Else the rest of a file's name would go nowhere, and Esc and Enter too."""
+    server = start_server(console=True)
+    desk = open_window("--port", server.port, "--name", "Minou")
+    desk.until(desk.inside)
+    dialog = client.tk.Toplevel(desk.root)
+    entry = client.tk.Entry(dialog)
+    entry.pack()
+    desk.until(entry.winfo_viewable)
+    dialog.grab_set()
+    entry.focus_force()
+    desk.until(lambda: desk.root.focus_get() is entry)
+    server.type_line("/kick Minou")
+    desk.until(lambda: "operator" in desk.sentence())
+    assert desk.root.focus_get() is entry
+    # Tk's own dialogs give the keyboard back to who had it, and that is out of sight.
+    dialog.destroy()
+    desk.box.focus_force()
+    desk.until(lambda: desk.root.focus_get() is desk.card.frame)
 
 
 # --- the connection ends, and comes back
@@ -562,6 +594,52 @@ def test_another_server_is_another_room(minou, start_server):
     minou.until(lambda: "Only there" in minou.shown())
     assert "Only here" not in minou.shown()
     assert len(minou.window.views) == 1
+
+
+def test_a_password_is_only_for_its_own_server(open_window, start_server):
+    """Also in a card that was made anew, for another theme, while one was elsewhere."""
+    first, second = start_server(), start_server()
+    desk = open_window("--port", first.port, "--name", "Minou", "--theme", "light")
+    desk.chat.passwords["127.0.0.1", first.port] = "only for the first"
+    desk.chat.remember = False          # so /connect does not change what is filled in
+    desk.until(desk.inside)
+    desk.say(f"/connect 127.0.0.1 {second.port}")
+    desk.until(lambda: desk.chat.server == ("127.0.0.1", second.port) and desk.inside())
+    desk.window.choose_theme("dark")
+    desk.card = desk.window.login
+    desk.chat.command_disconnect("")
+    desk.until(lambda: not desk.inside())
+    known = {str(first.port): "only for the first", str(second.port): ""}
+    assert desk.card.password.get() == known[desk.card.port.get()]
+
+
+def test_a_tick_for_the_next_time_stays(open_window):
+    """Whoever ticks TLS while an attempt lasts must not be sent on in plain text."""
+    desk = open_window("--port", free_port(), "--name", "Minou")
+    desk.until(lambda: desk.chat.status["state"] == "waiting")
+    desk.card.tls.button.invoke()
+    desk.card.button.invoke()               # stop trying
+    desk.until(lambda: desk.chat.status["state"] == "offline")
+    assert desk.card.tls.get()
+    desk.card.button.invoke()               # connect
+    desk.until(lambda: desk.chat.status["state"] == "waiting")
+    assert desk.chat.login.tls
+
+
+def test_the_menu_of_an_entry_that_python_does_not_know(open_window):
+    """Such as those in Tk's own dialogs."""
+    desk = open_window()
+    tk = desk.root.tk
+    tk.call("ttk::entry", ".strange")
+    tk.call("pack", ".strange")
+    desk.root.update()
+    desk.root.clipboard_clear()
+    desk.root.clipboard_append("pasted")
+    tk.call("event", "generate", ".strange", "<<ContextMenu>>")
+    desk.window.look.popup.invoke(2)
+    desk.window.look.popup.unpost()
+    assert tk.call(".strange", "get") == "pasted"
+    tk.call("destroy", ".strange")
 
 
 def test_connect_as_a_plain_word(open_window, start_server):
@@ -1174,6 +1252,7 @@ def test_closing_leaves_nothing_behind(open_window, server, odd_server, state):
     desk.until(lambda: desk.chat.status["state"] == state and desk.chat.status["text"])
     desk.window.quit()
     desk.window.quit()                      # a second click on the button
+    desk.root.mainloop()                    # until it is closed
     wait_until(lambda: not our_threads(), limit=3, what=f"for {our_threads()}")
 
 
@@ -1328,6 +1407,16 @@ def close_well(window):
     assert window.process.returncode == 0 and window.said() == ""
     assert seconds < 1
     return seconds
+
+
+def test_quit_as_a_command_ends_without_a_word(open_client, join):
+    tigrou = join("Tigrou")
+    window = open_client("--name", "Minou")
+    tigrou.expect("joined", name="Minou")
+    window.wait_for_title("ChattyCat — Minou")
+    window.type("/quit\n")
+    tigrou.expect("left", name="Minou", reason="bye")
+    assert window.process.wait(5) == 0 and window.said() == ""
 
 
 # --- what a student stumbled over

@@ -289,6 +289,67 @@ def test_keys_of_the_room_do_nothing_in_the_login_card(open_window, monkeypatch)
     desk.until(desk.window.page.window.winfo_ismapped)
 
 
+# --- where one reads
+
+def test_another_theme_keeps_the_place_though_the_top_is_forgotten(
+        open_window, server, join, monkeypatch):
+    monkeypatch.setattr(client, "KEPT_LINES", 60)
+    desk, tigrou = open_window("--port", server.port, "--name", "Minou"), join("Tigrou")
+    desk.until(desk.inside)
+    for number in range(200):
+        tigrou.say(f"line {number}\nhas two rows")
+    desk.until(lambda: "line 199" in desk.shown())
+    desk.window.views[desk.chat.current].scroll(-1)
+    desk.root.update()
+
+    def top():
+        text = desk.window.views[desk.chat.current].text
+        return text.get("@0,0 linestart", "@0,0 lineend +1l lineend")
+
+    was = top()
+    assert "line 199" not in was
+    desk.window.choose_theme("dark")
+    desk.until(lambda: top() == was)
+
+
+def test_who_drags_beyond_the_edge_is_not_thrown_back(minou, join):
+    """Tk scrolls then by itself, and without telling."""
+    tigrou = join("Tigrou")
+    for number in range(100):
+        tigrou.say(f"line {number}")
+    minou.until(lambda: "line 99" in minou.shown())
+    text = minou.view()
+    text.event_generate("<ButtonPress-1>", x=50, y=50)
+    text.event_generate("<B1-Motion>", x=50, y=20, state=0x100)
+    text.event_generate("<B1-Leave>", x=50, y=-20, state=0x100)
+    minou.until(lambda: text.yview()[1] < 1.0)
+    tigrou.say("meanwhile")
+    minou.until(lambda: "meanwhile" in minou.shown())
+    assert text.yview()[1] < 1.0
+    text.event_generate("<ButtonRelease-1>", x=50, y=20, state=0x100)
+    minou.until(lambda: not minou.window.views[minou.chat.current].stick)
+    tigrou.say("and then")
+    minou.until(lambda: "and then" in minou.shown())
+    assert text.yview()[1] < 1.0
+
+
+def test_two_fingers_that_move_to_the_side_scroll_nothing():
+    """Tk 9's event for touchpads; delta is two numbers of 16 bits, across and down."""
+    bound, scrolled = {}, []
+
+    class Widget:
+        def bind(self, name, function, add):
+            bound[name] = function
+
+    client.bind_wheel(Widget(), scrolled.append)
+    for across, down in (5, 0), (-5, 0), (0, 0), (0, 7), (0, -7), (3, 7), (-3, -7):
+        event = client.tk.Event()
+        event.num, event.serial = "??", 0
+        event.delta = across << 16 | down & 0xFFFF
+        bound["<TouchpadScroll>"](event)
+    assert scrolled == [-1, 1, -1, 1]
+
+
 # --- what one has not seen yet
 
 def new_lines(desk):

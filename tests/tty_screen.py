@@ -17,7 +17,7 @@ SEQUENCE = re.compile(
     r"|(?P<short>[78=>MDEc]|[()][AB0]|\]104\x07))")  # (104: the colours as they were)
 HALF = re.compile(r"\x1b(?:\[\??[\d;:]*|[()]|\][\d]*)?\Z")      # the rest is on its way
 # Modes that change no cell: keys, cursor, pastes, the second screen with its title.
-MODES = {"1", "7", "12", "25", "1049", "2004", "4", "34", "1034"}
+MODES = {"1", "7", "12", "25", "1036", "1049", "2004", "4", "34", "1034"}
 
 
 def wide(character):

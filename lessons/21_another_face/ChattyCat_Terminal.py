@@ -141,8 +141,13 @@ class Box:
 
         Always one row. Of a text that is too long for it: the part with the cursor.
         """
+        # Of a pasted book only what can be in sight, or each key would take as long as
+        # all of it: 0.5 s with 100,000 characters. Four times the columns, since signs
+        # that stand above others take none.
+        near = 4 * columns
         before, after = (cells(text.replace("\n", "↵")) for text in (
-            self.text[:self.at], self.text[self.at:]))
+            self.text[max(0, self.at - near):self.at],
+            self.text[self.at:self.at + near]))
         cursor = width(before)
         # How many cells are hidden at the left. As many as leave two thirds of the row
         # to what stands before the cursor: one sees where a correction belongs. But not
@@ -163,9 +168,9 @@ LOOKS = {"title": curses.A_REVERSE, "link": curses.A_UNDERLINE,
          **dict.fromkeys("system time waiting kept offline".split(), curses.A_DIM),
          **dict.fromkeys("notice mention day banner bold".split(), curses.A_BOLD)}
 # The server's twelve colours. These of 256 can be read on black and on white, as nobody
-# tells us which ground the terminal has. Of 8 there are not enough for everybody.
+# tells us which ground the terminal has. Of 8 there are too few: some share one.
 COLOURS_256 = (1, 166, 136, 64, 28, 30, 31, 33, 62, 97, 162, 95)
-COLOURS_8 = (1, 3, 3, 2, 2, 6, 6, 4, 4, 5, 5, 3)
+COLOURS_8 = (1, 1, 5, 2, 2, 6, 6, 4, 4, 5, 5, 1)        # (yellow is nothing on white)
 
 
 def make_looks() -> dict:
@@ -403,6 +408,8 @@ class Picture(Lines):
         text = chat.status["text"] + chat.countdown()
         if self.asking:
             text = f"{self.asking} Type your name, and Enter."
+            if self.surprised:
+                text = f"{self.asking} To choose another one, first press Enter."
         elif state == "waiting":
             text += " /connect tries at once, /quit ends."
         elif state == "offline":
@@ -467,7 +474,7 @@ class Picture(Lines):
 # curses knows the usual ones of this terminal and makes one key of them. The others we
 # put together ourselves, in read_escape().
 HELP = """\
-Enter sends · Alt+Enter: a new line
+Enter sends · Alt+Enter or Ctrl+J: a new line
 Up, Down: what you sent before
 Tab: the name or command that begins so
 PgUp, PgDn: scroll · Esc: to the newest
@@ -515,15 +522,18 @@ class Keys(Picture):
             keys[f"M-{number}"] = functools.partial(chat.show_nth, number)
         return {key: do for names, do in keys.items() for key in names.split()}
 
-    def read_key(self, wait):
-        """Return the next key, or None if none is pressed within so many ms."""
+    def read_key(self, wait, escaped=False):
+        """Return the next key, or None if none is pressed within so many ms; `escaped`:
+        the one behind an Esc."""
         self.screen.timeout(wait)       # how long get_wch() may wait
         try:
             # A character; or a number for a key that is none, as KEY_UP is.
             key = self.screen.get_wch()
         except curses.error:            # that is how it says that there was no key
             return None
-        if key == "\x1b":               # 27; M is for Meta, an old name of Alt
+        # 27. M is for Meta, an old name of Alt. (Behind an Esc another one is nothing
+        # new: who holds that key down would lead us deeper and deeper.)
+        if key == "\x1b" and not escaped:
             return "M-" + self.read_escape()
         if isinstance(key, str) and unicodedata.category(key) != "Cc":
             return key
@@ -534,10 +544,11 @@ class Keys(Picture):
         """Return what stands behind an Esc: "" if that key alone was pressed; or a key;
         or, from "[" or "O" to a letter or "~", a key that curses does not know. All of
         it, or its last characters would stand in the box."""
-        # Without waiting (0): a terminal sends them in one go, so they are here.
-        code = self.read_key(0) or ""
+        # Of what has begun, the rest may be on its way yet, over a slow line; nobody
+        # types that fast. An Esc alone begins nothing, but in a paste it is none.
+        code = self.read_key(500 if self.pasting else 0, True) or ""
         while code in ("O", "[") or re.fullmatch(r"\[[0-9;]+", code):
-            key = self.read_key(0)
+            key = self.read_key(500, True)
             if key is None:
                 break
             code += key
@@ -557,6 +568,8 @@ class Keys(Picture):
             # be sent as it comes, and nobody wants that.
             if key in ("M-[200~", "M-[201~"):
                 self.pasting = key == "M-[200~"
+            elif self.surprised:
+                self.surprised = key not in ("^M", "^C")
             elif key in self.keys and not self.pasting:
                 self.keys[key]()
             # A character is typed. A name, which is longer than one, is a key that does
@@ -632,8 +645,9 @@ class Terminal(Keys):
         self.chat, self.name, self.box = chat_class(self, options), options.name, Box()
         self.history = client.History(self.chat)
         self.completion = client.Completion(self.chat)
-        # Why a name is asked for, if it is; whether what comes is being pasted.
-        self.asking, self.pasting = "", False
+        # Why a name is asked for, if it is; whether they were typing something else
+        # then (see ask()); whether what comes is being pasted.
+        self.asking, self.surprised, self.pasting = "", False, False
         # (the line at the bottom, rows of it below), if one has scrolled up; how many
         # lines have come since.
         self.anchor, self.below = None, 0
@@ -677,12 +691,13 @@ class Terminal(Keys):
             signal.signal(name, self.quit)
         # curses asks the locale which letters there are. It is "C" until this: ASCII,
         # and 猫 would vanish. It may be "C" after it too, where nobody has set another.
+        why = self.warning              # (why it is no window, if that was wanted)
         for name in ("", "C.UTF-8", "UTF-8"):
             with contextlib.suppress(locale.Error):
                 locale.setlocale(locale.LC_CTYPE, name)
             if locale.nl_langinfo(locale.CODESET) == "UTF-8":
                 break
-            self.warning = f"{self.warning} {WARNING}".strip()
+            self.warning = f"{why} {WARNING}".strip()
         # Esc is a key, and the beginning of many others: so many ms decide which.
         os.environ.setdefault("ESCDELAY", "25")
         # From here on the terminal is ours, and print() would spoil the picture.
@@ -692,19 +707,24 @@ class Terminal(Keys):
         curses.nonl()                   # Enter is "^M", so that it is not Ctrl+J
         self.screen.keypad(True)        # "KEY_UP", and not the three bytes it sends
         self.looks, self.keys = make_looks(), self.make_keys()
-        self.mark_pastes("h")
+        self.ask_for_marks("h")
         # Ctrl+Z. (Where a shell has no `fg`, it is ignored, and must stay so.)
         if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
             signal.signal(signal.SIGTSTP, self.want_to_stop)
 
-    def mark_pastes(self, switch):
-        """Ask the terminal to mark what is pasted ("h"), or not any more ("l")."""
+    def ask_for_marks(self, switch):
+        """Ask the terminal to mark what is pasted ("h"), or not any more ("l").
+
+        And what is typed with Alt, by an Esc before it. xterm would send another letter
+        in its place, ± for Alt+1. How it was there is kept (s), and given back (r).
+        """
+        keys = b"\x1b[?1036s\x1b[?1036h" if switch == "h" else b"\x1b[?1036r"
         with contextlib.suppress(OSError):      # it may be gone
-            os.write(1, b"\x1b[?2004" + switch.encode())
+            os.write(1, b"\x1b[?2004" + switch.encode() + keys)
 
     def close(self):
         """Give the terminal back: with the old picture, and its keyboard's old ways."""
-        self.mark_pastes("l")
+        self.ask_for_marks("l")
         with contextlib.suppress(curses.error):     # never opened, or gone
             curses.endwin()
 
@@ -749,6 +769,9 @@ class Terminal(Keys):
 
         Nobody waits for it here: the loop goes on, and enter() sees that it was asked.
         """
+        # Who was in may be in the middle of a sentence, with their eyes on the keys:
+        # the rest of it must not become a name that all can read.
+        self.surprised = bool(self.box.text and self.chat.me and not self.asking)
         self.asking, self.dirty = why, True
         self.box.set(name)
 
@@ -769,7 +792,7 @@ class Terminal(Keys):
         signal.raise_signal(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self.want_to_stop)
         # The shell has written here. The next draw() takes the terminal over again.
-        self.mark_pastes("h")
+        self.ask_for_marks("h")
         self.screen.clear()
         self.dirty = True
 
