@@ -5270,12 +5270,14 @@ class WireView(Reader):
         text.tag_raise("sel")
 
     def resize(self):
-        """Take a third of the height that there is.
+        """Take a third of the height that there is; in a low window less, or banner
+        and box would leave the messages nothing.
 
         <Configure> comes when the pane is moved, too, and it stands at the bottom: so
         it hears of every change of the window.
         """
-        self.pane.config(height=self.parent.winfo_height() // 3)
+        height = self.parent.winfo_height()
+        self.pane.config(height=min(height // 3, height - self.look.px(300)))
 
     # --- lines
 
@@ -5591,6 +5593,7 @@ KEYS = (
     ("Shift+Enter", "begin a new line", (), ""),
     ("Up, Down", "in the first and the last line: what you sent before", (), ""),
     ("Tab", "complete a name or a command; once more: the next one", (), ""),
+    ("Shift+Tab", "from where you type to the buttons above", (), ""),
     ("PgUp, PgDn", "scroll the messages while you type", (), ""),
     ("Esc, Ctrl+End", "go to the newest message", ("Escape", "Control-End"),
      "to_the_end"),
