@@ -6019,8 +6019,8 @@ class Window(Parts):
         self.chat.tick()
         self.header.show()
         # (A dialog has ended, and who had the keyboard before it is out of sight.)
-        focus = self.root.tk.call("focus")
-        if focus and not self.root.tk.call("winfo", "viewable", focus):
+        if (not self.room.winfo_manager()
+                and str(self.root.tk.call("focus")).startswith(str(self.room))):
             self.look.focus(self.login.frame)
 
     # --- what the chat tells its face

@@ -411,6 +411,19 @@ def test_kicked_while_a_dialog_has_the_keyboard(open_window, start_server):
     desk.until(lambda: desk.root.focus_get() is desk.card.frame)
 
 
+def test_the_clock_takes_no_keyboard_away(open_window):
+    """Its look, once a second, may come when the room is there and not drawn yet."""
+    desk = open_window()
+    desk.card.button.focus_force()
+    desk.until(lambda: desk.root.focus_get() is desk.card.button)
+    desk.card.frame.pack_forget()
+    desk.window.room.pack(fill="both", expand=True)
+    desk.box.focus_set()                    # this comes true when it is drawn
+    desk.root.after_cancel(desk.window.timers["tick"])
+    desk.window.tick()
+    desk.until(lambda: desk.root.focus_get() is desk.box)
+
+
 # --- the connection ends, and comes back
 
 def test_the_server_shuts_down_and_comes_back(open_window, start_server):
