@@ -545,7 +545,7 @@ class Keys(Picture):
         or, from "[" or "O" to a letter or "~", a key that curses does not know. All of
         it, or its last characters would stand in the box."""
         # Of what has begun, the rest may be on its way yet, over a slow line; nobody
-        # types that fast. An Esc alone begins nothing, but in a paste it is none.
+        # types that fast. Only a single Esc has no rest, and in a paste none is single.
         code = self.read_key(500 if self.pasting else 0, True) or ""
         while code in ("O", "[") or re.fullmatch(r"\[[0-9;]+", code):
             key = self.read_key(500, True)
