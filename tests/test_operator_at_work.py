@@ -3,6 +3,7 @@ import json
 import os
 import re
 import sys
+import types
 
 import pytest
 
@@ -286,7 +287,8 @@ def test_without_trace_no_word_of_the_chat_is_printed(start_server, join):
 def test_the_hot_line_is_what_json_would_make_of_it(text, ref):
     message = {"type": "chat", "id": 12, "from": "Félix-小猫", "color": 3, "text": text,
                "time": "2026-11-20T17:01:02.345Z", **ref}
-    line = ChattyCat_Server.chat_line(message)
+    felix = types.SimpleNamespace(name="Félix-小猫", color=3)
+    line = ChattyCat_Server.chat_line(12, felix, text, message["time"], **ref)
     assert line == ChattyCat_Server.encode(message)
     assert json.loads(line) == message
 

@@ -16,7 +16,8 @@ import pytest
 
 import ChattyCat_Server
 from ChattyCat_Server import (
-    PIECE_LINES, TURN_LINES, Batch, Connection, History, Postman, Room, WireError)
+    PIECE_LINES, TURN_LINES, Batch, Connection, History, Postman, Room, WireError,
+    decode)
 from people import SERVER, ServerProcess
 
 
@@ -133,10 +134,10 @@ def test_a_line_for_everybody_has_its_fields():
                        "text": "Hello", "ref": "7"}
 
 
-def test_post_returns_the_line_it_lines_up():
+def test_post_lines_up_one_line():
     room, anna = a_room_with("Anna")
-    line = room.post({"type": "notice", "text": "é"})
-    assert line == '{"type":"notice","text":"é"}\n'.encode()
+    room.post({"type": "notice", "text": "é"})
+    line = '{"type":"notice","text":"é"}\n'.encode()
     batch, people = room.take()
     assert batch.mail(people) == [(anna, line)] and not batch.parting
 
@@ -619,12 +620,12 @@ class RoomWithTelescope(Room):
         self.seen = []
         super().__init__(*arguments)
 
-    def post(self, message, to=None):
-        self.seen.append((message["type"], to and len(to)))
-        return super().post(message, to)
+    def line_up(self, line, to=None, numbered=False):
+        self.seen.append((decode(line)["type"], to and len(to)))
+        super().line_up(line, to, numbered)
 
 
-def test_a_subclass_that_overrides_post_sees_all_that_leaves():
+def test_a_subclass_that_overrides_line_up_sees_all_that_leaves():
     room = with_postman(RoomWithTelescope(History(5)))
     anna, ben = enter(room, "Anna"), enter(room, "Ben")
     room.say(anna, "Hello")

@@ -48,6 +48,19 @@ def test_two_servers_get_two_free_ports(start_server):
     assert start_server().port != start_server().port
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux has this")
+def test_threads_that_talk_share_a_processor(start_server, join):
+    server = start_server()
+    for name in ("Minou", "Tigrou", "Félix"):
+        join(name, server)
+    readers = [(os.sched_getaffinity(thread), os.sched_getscheduler(thread))
+               for thread in map(int, os.listdir(f"/proc/{server.pid}/task"))]
+    allowed = sorted(os.sched_getaffinity(0))
+    chosen = {allowed[server.port % len(allowed)]}, os.SCHED_BATCH
+    # The main thread, the postman, three readers; not the printer.
+    assert readers.count(chosen) == 5 and len(readers) == 6
+
+
 def test_a_port_in_use(start_server):
     port = start_server().port
     sentence = refuses_to_start("--port", port, "--no-console")
