@@ -338,8 +338,8 @@ def print_lines(log=None):
 # This region stands in both scripts, the same to the letter (a test compares), so
 # that the client works when it is copied alone to another computer.
 # A socket is a program's end of a connection. What goes into one end comes out of the
-# other, byte for byte and in order: that is TCP. The kernel, the heart of the system,
-# does the work; a program asks it: connect, send these bytes, receive some.
+# other, byte for byte and in order: that is TCP. The work is done by the kernel, the
+# heart of the system, which a program asks: connect, send these bytes, receive some.
 PORT = 9999
 PROTOCOL = 1
 LINE_LIMIT = 65_536         # bytes of a line, its "\n" included, in both directions
@@ -375,20 +375,21 @@ def lines(receive):
     bytes, whether or not the "\\n" ever comes: or one endless line fills our memory.
     """
     rest = b""
-    while True:
-        data = receive()
-        if not data:
-            return                      # half a line at the very end is no line
+    while data := receive():            # at the end what is left in `rest` is no line
+        data = rest + data
         # split() cuts at each "\n". The last piece has none behind it yet.
-        pieces = (rest + data).split(b"\n")
+        pieces = data.split(b"\n")
         rest = pieces.pop()
-        too_long = max(map(len, pieces + [rest])) >= LINE_LIMIT     # with its "\n"
+        # The first half spares us to look at each line: 0.3 µs of 6 for a single one.
+        too_long = len(data) >= LINE_LIMIT and any(     # with its "\n"
+            len(piece) >= LINE_LIMIT for piece in pieces + [rest])
         if too_long:                    # what stands in front of it is good
             pieces = list(itertools.takewhile(
                 lambda piece: len(piece) < LINE_LIMIT, pieces))
+        if b"\r" in data:               # telnet and Windows tools send "\r\n"
+            pieces = [line.removesuffix(b"\r") for line in pieces]
         if pieces:
-            # A "\r" in front of the "\n": telnet and Windows tools send both.
-            yield [line.removesuffix(b"\r") for line in pieces]
+            yield pieces
         if too_long:
             raise WireError("line_too_long",
                             f"A line may have {LINE_LIMIT} bytes; send less at once.")
@@ -481,8 +482,7 @@ def name_key(name: str) -> str:
 
     Otherwise somebody could sit beside Tom as tom, and answer in his place. casefold()
     and not lower(): "STRASSE" and "straße" are the same too. NFKC again after it,
-    because casefold can take a letter apart.
-    """
+    because casefold can take a letter apart."""
     return normal(normal(name).casefold())
 
 
@@ -938,7 +938,8 @@ def chat_line(number: int, person, text: str, when: str, ref=None) -> bytes:
     batch (see Room.pending), 10 people who all talk get 1.5 times as many deliveries a
     second (measured). A name needs no escapes: see clean_name().
     """
-    quote = ENCODER.encode              # a string with quotes around it, as JSON
+    # A string with quotes around it, as JSON; what ENCODER calls for one.
+    quote = json.encoder.encode_basestring
     end = "}\n" if ref is None else f',"ref":{quote(ref)}}}\n'
     return (f'{{"type":"chat","id":{number},"from":"{person.name}",'
             f'"color":{person.color},"text":{quote(text)},'
