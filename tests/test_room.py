@@ -674,6 +674,16 @@ def test_a_turn_is_over_when_the_postman_has_come():
 
 # ------------------------------------------------------------- one person's connection
 
+def test_a_connection_needs_no_dict_of_its_own():
+    """From the 30th attribute on each takes 1.3 to 1.6 KB more (from 3.11 on)."""
+    one, other = socket.socketpair()
+    with one, other:
+        connection = Connection(one, ("192.0.2.1", 9999))
+        enter(with_postman(Room(History(0))), "Minou", connection)
+        assert len(vars(connection)) <= 29
+        connection.out.close()
+
+
 @contextlib.contextmanager
 def new_pair():
     """The server's connection to somebody, and that person's socket; over TCP."""

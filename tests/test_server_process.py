@@ -1,4 +1,5 @@
 """The server as a program: how it starts, what it prints, how it ends."""
+import collections
 import os
 import re
 import select
@@ -48,17 +49,27 @@ def test_two_servers_get_two_free_ports(start_server):
     assert start_server().port != start_server().port
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux has this")
+def may_stay_on_one_processor():
+    """Whether this system lets a process choose so; a child tries it."""
+    return not subprocess.run([
+        sys.executable, "-c", "import os; os.sched_setaffinity(0, os.sched_getaffinity("
+        "0)); os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))"],
+        stderr=subprocess.DEVNULL).returncode
+
+
 def test_threads_that_talk_share_a_processor(start_server, join):
+    if not may_stay_on_one_processor():
+        pytest.skip("only Linux has this, and some containers forbid it")
     server = start_server()
     for name in ("Minou", "Tigrou", "Félix"):
         join(name, server)
-    readers = [(os.sched_getaffinity(thread), os.sched_getscheduler(thread))
-               for thread in map(int, os.listdir(f"/proc/{server.pid}/task"))]
-    allowed = sorted(os.sched_getaffinity(0))
-    chosen = {allowed[server.port % len(allowed)]}, os.SCHED_BATCH
-    # The main thread, the postman, three readers; not the printer.
-    assert readers.count(chosen) == 5 and len(readers) == 6
+    found = collections.Counter(
+        (tuple(os.sched_getaffinity(thread)), os.sched_getscheduler(thread))
+        for thread in map(int, os.listdir(f"/proc/{server.pid}/task")))
+    # The main thread, the postman, three readers; and the printer where it likes.
+    (processors, policy), number = found.most_common(1)[0]
+    assert (len(processors), policy, number) == (1, os.SCHED_BATCH, 5)
+    assert sum(found.values()) == 6
 
 
 def test_a_port_in_use(start_server):
