@@ -53,7 +53,7 @@ class StrictRoom(Room):
     def take(self):
         batch, people = super().take()
         batch.mail = lambda *how, **more: one_letter_each(
-            Batch.mail(batch, *how, **more))
+            list(Batch.mail(batch, *how, **more)))
         return batch, people
 
 
@@ -87,7 +87,7 @@ def deliver(room):
 def nothing_is_pending(room):
     batch, people = room.take()
     return batch.time is None and not (
-        batch.mail(people) or batch.parting or batch.rows)
+        list(batch.mail(people)) or batch.parting or batch.rows)
 
 
 def a_room_with(*names):
@@ -108,7 +108,7 @@ def test_everybody_shares_one_piece_of_bytes():
     for number in range(3):
         room.say(people[number], f"line {number}")
     batch, here = room.take()
-    mail = batch.mail(here)
+    mail = list(batch.mail(here))
     assert [person for person, _ in mail] == people and not batch.parting
     assert mail[0][1] is mail[1][1] is mail[2][1]
     assert [json.loads(line)["text"] for line in mail[0][1].splitlines()] == [
@@ -139,7 +139,7 @@ def test_post_lines_up_one_line():
     room.post({"type": "notice", "text": "é"})
     line = '{"type":"notice","text":"é"}\n'.encode()
     batch, people = room.take()
-    assert batch.mail(people) == [(anna, line)] and not batch.parting
+    assert list(batch.mail(people)) == [(anna, line)] and not batch.parting
 
 
 def test_a_newcomer_in_the_middle_of_a_batch():
