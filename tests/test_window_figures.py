@@ -36,11 +36,13 @@ NUMBERS = itertools.count(1)            # for names that nobody else has
     pytest.param(*case, marks=pytest.mark.long)
     for case in ((96, "auto"), (192, "light"), (192, "auto")))])
 def test_first_paint(dpi, theme):
+    """Beside other tests it has to wait for a processor: then its own work counts."""
     with figures.Screen(dpi) as screen:
         for _ in range(TRIES):
             seconds, cpu = figures.first_paint(screen, "--theme", theme)
             print(f"\nfirst paint after {seconds:.2f} s, {cpu:.2f} s of work")
-            if seconds < 1:     # aim: 0.5 s; twice that, as this computer may be busy
+            # The aim is 0.5 s; twice that, as this computer may be busy.
+            if seconds < 1 or cpu < 0.5:
                 return
     assert seconds < 1
 
