@@ -1038,8 +1038,8 @@ class Room:
     """Who is here, and what is pending for whom. There is no socket in it.
 
     A person is any object that can have attributes, so that the room can be tested
-    alone. One lock guards everything: ids are given out and lines
-    are lined up in the same step, so everybody gets them in the same order.
+    alone. One lock guards everything: ids are given out and lines are lined up in the
+    same step, so everybody gets them in the same order.
     """
 
     def __init__(self, history, max_people=200, bell=lambda: None):
@@ -1221,47 +1221,46 @@ class Room:
 
     def say(self, person, text: str, to=None, ref=None):
         """Post what `person` says, to everybody or to the session `to` alone."""
-        with self.lock:
-            self.post_from(person, "chat", {"text": text}, to, ref)
+        self.post_from(person, "chat", {"text": text}, to, ref)
 
     def post_from(self, person, kind: str, fields: dict, to=None, ref=None):
-        """Post a line with an id: a `chat`, or a `file` that has arrived; under the
-        lock.
+        """Post a line with an id: a `chat`, or a `file` that has arrived.
 
         A `ref` that was there already is somebody asking again: their connection broke
         before the receipt came. They get that receipt, and nobody reads it twice.
         """
-        session, batch = person.session, self.pending()
-        known = session.receipts.get(ref)
-        number = known or self.last_id + 1
-        # A private line is made by encode(): few are, and a name in `to` more or less
-        # would make two templates out of one.
-        if kind == "chat" and to is None:
-            line = chat_line(number, person, fields["text"], batch.time, ref)
-        else:
-            message = {"type": kind, "id": number, "from": person.name,
-                       "color": person.color, **fields, "time": batch.time}
+        with self.lock:
+            session, batch = person.session, self.pending()
+            known = session.receipts.get(ref)
+            number = known or self.last_id + 1
+            # A private line is made by encode(): few are, and a name in `to` more or
+            # less would make two templates out of one.
+            if kind == "chat" and to is None:
+                line = chat_line(number, person, fields["text"], batch.time, ref)
+            else:
+                message = {"type": kind, "id": number, "from": person.name,
+                           "color": person.color, **fields, "time": batch.time}
+                if ref is not None:
+                    message["ref"] = ref
+                if to is not None:
+                    message["to"] = to.name
+                line = encode(message)
+            if known:
+                kept = number > self.history.forgotten
+                batch.wishes.append((person, Receipt(self.history, number,
+                                                     b"" if kept else line)))
+                return
+            self.last_id = number
+            # A set: what one says to oneself comes once. Who is away reads it later,
+            # from the history.
+            self.line_up(line, None if to is None else {
+                other.person for other in (session, to) if other.person}, numbered=True)
+            batch.rows.append((number, session.number,
+                               None if to is None else to.number, ref, line))
+            if kind == "file":
+                batch.files.append((fields["file"], number))
             if ref is not None:
-                message["ref"] = ref
-            if to is not None:
-                message["to"] = to.name
-            line = encode(message)
-        if known:
-            kept = number > self.history.forgotten
-            batch.wishes.append((person, Receipt(self.history, number,
-                                                 b"" if kept else line)))
-            return
-        self.last_id = number
-        # A set: what one says to oneself comes once. Who is away reads it later, from
-        # the history.
-        self.line_up(line, None if to is None else {
-            other.person for other in (session, to) if other.person}, numbered=True)
-        batch.rows.append((number, session.number,
-                           None if to is None else to.number, ref, line))
-        if kind == "file":
-            batch.files.append((fields["file"], number))
-        if ref is not None:
-            session.remember(ref, number)
+                session.remember(ref, number)
 
     def who(self, person=None) -> dict:
         """Return the fields `people` (at most 500, `person` first) and `count`."""
@@ -2416,7 +2415,7 @@ class MessageHandlers:
             # Who lost the connection a moment ago is found: it waits for them.
             if name is not None and to is None:
                 raise WireError("no_such_person", "Nobody of that name is here.")
-        self.room.post_from(person, "chat", {"text": text}, to, ref)
+        self.room.say(person, text, to, ref)
 
     def on_list(self, person, message):
         """{}: who is here?"""
@@ -3236,7 +3235,8 @@ class ChatServer(Readers):
     def say_goodbye(self):
         """Tell everybody, and wait a moment until they have read it."""
         # How often a thread that waits asks for its turn. When 5,000 hang up just now,
-        # asking every 5 ms keeps the processor busy for up to 10 s; so 5 s (measured).
+        # asking every 5 ms keeps the processor busy for up to 10 s, and this way for up
+        # to 5 (measured).
         sys.setswitchinterval(0.1)
         self.listener.close()
         say("Shutting down; everybody gets a goodbye.")

@@ -36,15 +36,16 @@ NUMBERS = itertools.count(1)            # for names that nobody else has
     pytest.param(*case, marks=pytest.mark.long)
     for case in ((96, "auto"), (192, "light"), (192, "auto")))])
 def test_first_paint(dpi, theme):
-    """Beside other tests it has to wait for a processor: then its own work counts."""
     with figures.Screen(dpi) as screen:
         for _ in range(TRIES):
-            seconds, cpu = figures.first_paint(screen, "--theme", theme)
-            print(f"\nfirst paint after {seconds:.2f} s, {cpu:.2f} s of work")
-            # The aim is 0.5 s; twice that, as this computer may be busy.
-            if seconds < 1 or cpu < 0.5:
+            seconds, cpu, waited = figures.first_paint(screen, "--theme", theme)
+            print(f"\nfirst paint after {seconds:.2f} s, {cpu:.2f} s of work, and "
+                  f"{waited:.2f} s of waiting for a processor")
+            # The aim is 0.5 s; twice that, as its screen may have to wait too. What
+            # it waits for the other tests says nothing of it; any other wait counts.
+            if seconds - waited < 1:
                 return
-    assert seconds < 1
+    assert seconds - waited < 1
 
 
 def in_time(window, person, seconds):
