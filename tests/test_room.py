@@ -329,8 +329,7 @@ def test_whatever_happens_everybody_hears_what_a_model_says(seeds):
         deliver(room)
         assert {person: person.texts() for person in came} == {
             person: model.heard[person] for person in came}, f"seed {seed}"
-        assert {person.name for person in model.here} == {
-            person["name"] for person in room.who()["people"]}
+        assert model.here == list(room.people.values())
 
 
 def something_happens(chance, model, room, came, text):
@@ -444,17 +443,26 @@ def test_a_name_that_is_taken(name):
 def test_find_and_who():
     room, anna, ben = a_room_with("Anna", "Ben")
     assert room.find("ANNA") is anna.session and room.find("Carl") is None
-    everybody = [{"name": person.name, "color": person.color} for person in (anna, ben)]
-    assert room.who() == {"people": everybody, "count": 2}
-    assert room.who(ben) == {"people": everybody[::-1], "count": 2}
+    assert listed(room, anna) == {"type": "people", "count": 2, "people": [
+        {"name": person.name, "color": person.color} for person in (anna, ben)]}
+    assert [person["name"] for person in listed(room, ben)["people"]] == ["Ben", "Anna"]
+    room.leave(anna, "kicked")          # by the operator, while their line is obeyed
+    room.list_people({"type": "people"}, anna)
+    assert listed(room, ben)["count"] == 1
+
+
+def listed(room, person):
+    room.list_people({"type": "people"}, person)
+    deliver(room)
+    return person.messages()[-1]
 
 
 def test_who_lists_500_and_oneself_among_them():
     room = a_room(max_people=600)
     people = [enter(room, f"Cat{number}") for number in range(510)]
-    listed = room.who(people[505])
-    assert listed["count"] == 510
-    assert [person["name"] for person in listed["people"]] == [
+    answer = listed(room, people[505])
+    assert answer["count"] == 510
+    assert [person["name"] for person in answer["people"]] == [
         "Cat505"] + [f"Cat{number}" for number in range(499)]
 
 
