@@ -500,8 +500,8 @@ def clean_name(name: str) -> str:
     and digits only: with spaces it could look like a name and the words "is a thief".
     """
     name = normal(name)
-    # Python's isalnum() knows the letters and digits of every script. Those behind it,
-    # fillers of Korean and Egyptian, are letters too, but nobody can see them.
+    # Python's isalnum() knows the letters and digits of every script. It takes these
+    # four, fillers of Korean and Egyptian, for letters too, but nobody can see them.
     good = 1 <= len(name) <= NAME_LIMIT and name[0].isalnum() and all(
         character.isalnum() and character not in "\u115f\u1160\U00013441\U00013442"
         or character in "_-." for character in name)
@@ -525,7 +525,7 @@ def name_key(name: str) -> str:
 def normal(name: str) -> str:
     """Return the NFKC form; what is too long to be anybody's name stays as it is: a
     line full of accents takes 3 s (measured: they are sorted one by one), and nobody
-    else runs meanwhile. Four characters at most become one of a name."""
+    else runs meanwhile. NFKC makes one character of four at most."""
     if len(name) > 4 * NAME_LIMIT:
         return name
     return unicodedata.normalize("NFKC", name)

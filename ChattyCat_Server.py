@@ -464,8 +464,8 @@ def clean_name(name: str) -> str:
     and digits only: with spaces it could look like a name and the words "is a thief".
     """
     name = normal(name)
-    # Python's isalnum() knows the letters and digits of every script. Those behind it,
-    # fillers of Korean and Egyptian, are letters too, but nobody can see them.
+    # Python's isalnum() knows the letters and digits of every script. It takes these
+    # four, fillers of Korean and Egyptian, for letters too, but nobody can see them.
     good = 1 <= len(name) <= NAME_LIMIT and name[0].isalnum() and all(
         character.isalnum() and character not in "\u115f\u1160\U00013441\U00013442"
         or character in "_-." for character in name)
@@ -489,7 +489,7 @@ def name_key(name: str) -> str:
 def normal(name: str) -> str:
     """Return the NFKC form; what is too long to be anybody's name stays as it is: a
     line full of accents takes 3 s (measured: they are sorted one by one), and nobody
-    else runs meanwhile. Four characters at most become one of a name."""
+    else runs meanwhile. NFKC makes one character of four at most."""
     if len(name) > 4 * NAME_LIMIT:
         return name
     return unicodedata.normalize("NFKC", name)
@@ -620,7 +620,8 @@ class Connection:
 
     Two threads use it, each its own half: the person's reading thread calls receive()
     and keep_pace(), the postman calls send() and those below it. So no lock is needed
-    here.
+    here: what both look at are flags that change once, and whoever sees that a moment
+    late does no harm.
     """
     # These belong to the class: an object has its own only where it is set. So most
     # have fewer than 30 attributes; with 30 and more, each needs a dict in addition,
@@ -972,12 +973,13 @@ class Receipt:
 class Batch:
     """All that is pending: lined up by the room, delivered by the postman at once.
 
-    An example: Ann says A, Bob gets P from Ann alone, Ann says B, Cat comes in and
-    gets her welcome W:
+    An example: Ann says A, then P to Bob alone, then B. Cat comes in and gets her
+    welcome W. Dan is there, too. What has an id comes back to who said it:
 
-        public  = [A, B, "Cat joined"]       Ann, Dan: A B "Cat joined"
-        private = {Bob: [(1, P)],            Bob: A P B "Cat joined"
-                   Cat: [(3, W)]}            Cat: W, since she came in behind 3
+        public  = [A, B, "Cat joined"]       Dan: A B "Cat joined"
+        private = {Ann: [(1, P, True)],      Ann: A P B "Cat joined"
+                   Bob: [(1, P, True)],      Bob: A P B "Cat joined"
+                   Cat: [(3, W, False)]}     Cat: W, since she came in behind 3
         first   = {Cat: 3}
     """
 
@@ -1019,15 +1021,15 @@ class Batch:
         for person in {**self.private, **self.last, **late}:
             # Their own lines, each at its place among the public ones, from where
             # they came in to where they left. (Nothing public for who is not in.)
-            lines = quiet if person in late else self.public
+            shared = quiet if person in late else self.public
             at, pieces = self.first.get(person, 0), []
-            end = len(lines) if person in here else self.last.get(person, 0)
+            end = len(shared) if person in here else self.last.get(person, 0)
             for place, line, numbered in self.private.get(person, ()):
-                pieces += lines[at:min(place, end)]
+                pieces += shared[at:min(place, end)]
                 if not (numbered and person in late):
                     pieces.append(line)
                 at = max(at, place)
-            data = b"".join(pieces + lines[at:end])
+            data = b"".join(pieces + shared[at:end])
             if data:
                 yield person, data
 # endregion
@@ -1038,8 +1040,8 @@ class Room:
     """Who is here, and what is pending for whom. There is no socket in it.
 
     A person is any object that can have attributes, so that the room can be tested
-    alone. One lock guards everything: ids are given out and lines are lined up in the
-    same step, so everybody gets them in the same order.
+    alone. One lock guards all that is in it: ids are given out and lines are lined up
+    in the same step, so everybody gets them in the same order.
     """
 
     def __init__(self, history, max_people=200, bell=lambda: None):
@@ -1049,7 +1051,8 @@ class Room:
         # that has it in again, such as say(), which calls post(), which wants it too.
         self.lock, self.bell = threading.RLock(), bell
         self.round = 0                  # how many batches the postman has taken
-        # A condition: on it threads wait until another one says notify_all().
+        # A condition: on it threads wait until another one says notify_all(). It has a
+        # lock of its own, under which nothing else is done.
         self.taken = threading.Condition()
         self.people = {}                # name_key -> person, the oldest first
         self.sessions = Sessions(history)
@@ -1078,9 +1081,10 @@ class Room:
     def line_up(self, line: bytes, to=None, numbered=False):
         """Put a line in what is pending; under the lock. `numbered`: it has an id.
 
-        Whatever leaves for people goes through here, so that a subclass can send it
-        somewhere else as well (lesson 24). Nobody's socket is touched, so that the lock
-        is held for millionths of a second, however slow anybody reads.
+        All new lines go through here, so that a subclass can send them somewhere else
+        as well (lesson 24); what is read again from the history or a file does not.
+        Nobody's socket is touched, so that the lock is held for millionths of a second,
+        however slow anybody reads.
         """
         batch = self.pending()
         place = len(batch.public)
@@ -1094,7 +1098,8 @@ class Room:
 
     @contextlib.contextmanager
     def stepped_out(self):
-        """In this `with` the lock is free: for a disk, on which nobody else waits."""
+        """In this `with` the lock, which must be held once, is free: for a disk, on
+        which nobody else waits."""
         self.lock.release()
         try:
             yield
@@ -1116,7 +1121,8 @@ class Room:
 
         Otherwise who floods fills each batch with thousands of lines, and the others,
         whose one line is in there too, wait until all of it has been handed out: 44 to
-        149 ms at p99, and with this about 1 (measured, --rate 0).
+        149 ms at p99, and with this about 1 (measured, --rate 0). A look at the batch
+        without the lock may be a moment late: that is a round more or less.
         """
         if person.round == self.round and person.said + wanted > TURN_LINES:
             with self.taken:
@@ -1209,7 +1215,8 @@ class Room:
     def part(self, person, goodbye: dict):
         """Send a goodbye, behind all that they may still read."""
         with self.lock:
-            self.post(goodbye, [person])    # as all that leaves; but it leaves last
+            # Through line_up(), as every new line; then taken out again, as the last.
+            self.post(goodbye, [person])
             self.batch.parting[person] = self.batch.private[person].pop()[1]
 
     def find(self, name: str):
@@ -2282,18 +2289,18 @@ class MessageHandlers:
             method(person, message)
         except WireError as problem:
             self.refuse(person, problem, message)
-        except Exception:
+        except (Exception, SystemExit):
             # A mistake in a method of ours, or of coursework: the operator sees
             # where, the one who met it is told, and nobody is thrown out.
             say(traceback.format_exc().rstrip())
             self.refuse(person, WireError("bad_message", "The server stumbled over "
-                        "that line; its terminal shows where."), message)
+                        "that line; its terminal shows where."), message, ours=True)
 
-    def refuse(self, person, problem: WireError, message: dict):
+    def refuse(self, person, problem: WireError, message: dict, ours=False):
         """Tell somebody what was wrong with their line, and end it with the 20th.
 
-        Only what no proper program sends is counted. A taken name or a person who has
-        left can happen to anybody, any number of times.
+        Only what no proper program sends is counted. A taken name, a person who has
+        left, or a mistake of `ours`, anybody can meet any number of times.
         """
         answer = {"type": "error", "code": problem.code, "text": problem.text}
         for name in ("ref", "file"):    # so the sender knows what was refused
@@ -2303,6 +2310,8 @@ class MessageHandlers:
             if person.leaving:          # nothing comes after a goodbye
                 return
             self.room.post(answer, [person])
+        if ours:
+            return
         if problem.code in ("bad_message", "unknown_type", "bad_text", "hello_first"):
             person.errors += 1
             if person.errors == COUNTED_ERRORS:
@@ -2754,7 +2763,7 @@ class Postman:
             for person in self.deliver():
                 self.parting[person] = now + FAREWELL_SECONDS
             self.see_off(now)
-        # What became pending meanwhile: whose names the next server has to keep.
+        # The last goodbyes; and for the history, whose names the next server keeps.
         self.deliver()
 
     def stop(self):
@@ -2766,8 +2775,7 @@ class Postman:
         """Return how many seconds to sleep at most; None: until something happens."""
         if any(not person.waiting for person in self.behind):
             return 0                    # do not sleep: somebody can take more history
-        # Only who is parting has a date to keep.
-        return 0.05 if self.parting else None
+        return 0.05 if self.parting else None   # who is parting has a date to keep
 
     def deliver(self) -> list:
         """One round: commit what is pending, send it, and some history to who wants it.
@@ -2789,9 +2797,10 @@ class Postman:
             self.send(person, data)
         for person, wish in batch.wishes:
             person.wishes.append(wish)
+            self.behind[person] = None
         for person, goodbye in batch.parting.items():
             person.goodbye = goodbye
-        self.behind.update(dict.fromkeys([*dict(batch.wishes), *batch.parting]))
+            self.behind[person] = None
         self.catch_up()
         return list(batch.parting)
 
@@ -2972,7 +2981,7 @@ class Readers(FileHandlers):
         except WireError as problem:
             # An endless line, or no TLS: where the next line begins nobody can tell.
             # What still comes is thrown away until the postman ends it.
-            self.refuse(person, problem, {})
+            self.refuse(person, problem, {})    # (this parts who sent an endless line)
             self.part(person, "too_many_errors", problem.text)
             while person.receive():
                 pass
@@ -3047,13 +3056,14 @@ def stay_on_one_processor():
     itself and to fetch what the thread needs into its own cache: that takes longer than
     most of our threads then run. On one processor 10 people who all talk get 1.5 times
     the deliveries a second, 100 get 1.7 times, and 1,000 are in after a third of the
-    time; TLS is as fast (measured). Processes that these threads start inherit it.
+    time; TLS is as fast (measured). The printer, the console and the windows of
+    --clients are there before, and stay free.
     """
     free_threads = not getattr(sys, "_is_gil_enabled", lambda: True)()
     if not hasattr(os, "SCHED_BATCH") or free_threads:
         return
     with contextlib.suppress(OSError):      # some containers forbid it
-        # By chance: of two servers on one computer not each takes the same one.
+        # By chance, or two servers on one computer would always have the same one.
         os.sched_setaffinity(0, {secrets.choice(sorted(os.sched_getaffinity(0)))})
         # A thread that is woken now interrupts the one that runs: the reader who rings
         # for the postman, and has 15 more lines to obey. SCHED_BATCH asks the system
@@ -3073,13 +3083,15 @@ def stay_on_one_processor():
 #     printer           the operator's screen (region 1)
 #
 # Between them stand one lock (the room's), one bell (the postman's) and one queue (the
-# printer's). A thread that waits for the network never holds the lock. All but the
-# first are daemons: they end with it, wherever they are.
+# printer's); a few smaller locks keep people who do the same thing apart, and stand
+# where they do it. A thread that waits for the network never holds the room's. All but
+# the first are daemons: they end with it, wherever they are.
 class ChatServer(Readers):
     """Accepts connections, starts a reading thread for each, and ends in good order.
 
     Subclass it to add messages (on_<type>) or words for the operator (console_<word>).
     """
+    room_class, postman_class = Room, Postman   # a subclass can have its own
 
     def __init__(self, options):
         """Open the listening socket and the history.
@@ -3099,8 +3111,8 @@ class ChatServer(Readers):
         history = (History(options.recent) if options.history is None
                    else SQLiteHistory(options.recent, options.history))
         self.files = Files(options, history)
-        self.postman = Postman(self.stop, options.trace)
-        self.room = Room(history, options.max_clients, self.postman.ring)
+        self.postman = self.postman_class(self.stop, options.trace)
+        self.room = self.room_class(history, options.max_clients, self.postman.ring)
         self.postman.room = self.room
         # Port 0 asked the system for a free one: this is the one that we got.
         self.host, self.port = self.listener.getsockname()[:2]
@@ -3119,7 +3131,7 @@ class ChatServer(Readers):
         stay_on_one_processor()
         # daemon=True: such a thread does not keep the program alive. Readers stand in
         # recv() most of the time; waiting for them could last for ever.
-        postman = threading.Thread(target=self.postman.run, name="postman", daemon=True)
+        postman = threading.Thread(target=self.run_postman, name="postman", daemon=True)
         postman.start()
         # accept() looks up 20 times a second: Ctrl+C cannot wake it (on Windows not at
         # all, elsewhere Python goes on waiting when our handler has run).
@@ -3127,7 +3139,7 @@ class ChatServer(Readers):
         while not self.stopping:
             self.accept()
             if len(self.strangers) > STRANGERS:
-                time.sleep(0.001)       # 500 at once must not hold up those who talk
+                time.sleep(0.001)       # many at once must not hold up those who talk
             now = time.monotonic()
             self.part_with_strangers(now)
             if now - self.samples[-1][0] >= 1:
@@ -3140,6 +3152,14 @@ class ChatServer(Readers):
         postman.join(1)
         self.room.history.close()
         self.files.close()
+
+    def run_postman(self):
+        """The postman's thread. When it stumbles, that is the end of the server: nobody
+        would get anything any more, and nobody would know why."""
+        try:
+            self.postman.run()
+        except Exception:
+            self.postman.fail(traceback.format_exc() + "Nothing can be sent any more.")
 
     def stop(self):
         """Ask serve() to come to its end. Any thread may, and a signal handler."""
@@ -3226,7 +3246,8 @@ class ChatServer(Readers):
         Each costs a thread and two descriptors. Without this anybody could use up all
         of them by connecting 1,000 times and saying nothing.
         """
-        strangers = list(self.strangers)    # a copy: the reading threads change it
+        # A copy: the reading threads change it. list() makes one in a single step.
+        strangers = list(self.strangers)
         for number, person in enumerate(strangers):
             limit = (STRANGER_SECONDS if len(strangers) - number > STRANGERS
                      else HELLO_SECONDS)
@@ -3237,8 +3258,8 @@ class ChatServer(Readers):
 
     def say_goodbye(self):
         """Tell everybody, and wait a moment until they have read it."""
-        # How often a thread that waits asks for its turn. When 5,000 hang up just now,
-        # asking every 5 ms keeps the processor busy for up to 10 s, and this way for up
+        # How often a thread that waits for the GIL asks for it. When 5,000 hang up just
+        # now, every 5 ms keeps the processor busy for up to 10 s, and this way for up
         # to 5 (measured).
         sys.setswitchinterval(0.1)
         self.listener.close()
@@ -3327,6 +3348,8 @@ class Console:
             for line in iter(sys.stdin.readline, ""):
                 if line.strip():
                     say(self.obey(line.strip()))
+            if sys.stdin.isatty():      # Ctrl+D, on Windows Ctrl+Z and Enter
+                say("That was the end of your commands. Ctrl+C stops the server.")
         except (OSError, ValueError):
             pass            # no terminal (any more): the server goes on without
 
@@ -3340,6 +3363,8 @@ class Console:
         try:
             answer = method(rest.strip())
             return "Done." if answer is None else str(answer)
+        except WireError as problem:    # what a client may not send, nor you
+            return problem.text
         except (Exception, SystemExit):
             # Coursework with a mistake in it, or with a sys.exit() that would end this
             # thread alone, and with it the operator's commands: show where, go on.
@@ -3364,10 +3389,7 @@ class Console:
 
     def console_say(self, text):
         """/say TEXT: say something to everybody"""
-        try:
-            text = clean_text(text)
-        except WireError as problem:
-            return problem.text
+        text = clean_text(text)
         self.room.post({"type": "notice", "text": text, "time": utc_now()})
         return f"You said to everybody: {text}"
 
@@ -3403,9 +3425,10 @@ class Console:
                    "; the address is not known: nobody of that name has been here."))
 
     def console_unban(self, name):
-        """/unban NAME: let somebody in again, and newcomers from their address"""
+        """/unban [NAME]: let somebody in again; without NAME: who is banned?"""
         if name_key(name) not in self.server.banned:
-            return "Banned: " + (", ".join(self.server.banned) or "nobody")
+            return ((f"“{name}” is not banned. " if name else "")
+                    + "Banned: " + (", ".join(self.server.banned) or "nobody"))
         del self.server.banned[name_key(name)]
         return f"“{name}” may come in again."
 
@@ -3417,8 +3440,10 @@ class Console:
         """
         name, _, seconds = words.partition(" ")
         muted, key = self.server.muted, name_key(name)
+        if not name:
+            return "Say whom: /mute NAME [SECONDS]"
         if self.room.find(name) is None and key not in muted:
-            return f"Nobody called “{name}” is here; say whom: /mute NAME [SECONDS]"
+            return f"Nobody called “{name}” is here; /who lists everybody."
         try:
             wait = number(0, 999_999_999)(seconds.strip()) if seconds else math.inf
         except argparse.ArgumentTypeError as problem:
@@ -3622,11 +3647,15 @@ def make_printable():
 
 
 def end_in_good_order(server):
-    """Let Ctrl+C (SIGINT) and `kill` (SIGTERM) stop the server, goodbyes and all."""
+    """Let Ctrl+C (SIGINT), `kill` (SIGTERM), and on macOS and Linux a terminal that is
+    closed (SIGHUP), stop the server, goodbyes and all."""
     # A handler that sets a flag, and not KeyboardInterrupt: that can strike between
     # any two lines, also while this thread holds the room's lock.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: server.stop())
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        kind = getattr(signal, name, None)
+        # `nohup` has SIGHUP ignored, so that the server outlives its terminal.
+        if kind and not (name == "SIGHUP" and signal.getsignal(kind) == signal.SIG_IGN):
+            signal.signal(kind, lambda *_: server.stop())
     if hasattr(signal, "SIGTTIN"):
         # Started with "&", reading the terminal would stop the whole process.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)

@@ -61,14 +61,21 @@ def test_a_word_of_ones_own_for_the_operator(own_server, join):
 
 
 MISTAKES = '''
-from ChattyCat_Server import ChatServer, main
+import sys
+from ChattyCat_Server import ChatServer, clean_text, main
 
 class MyServer(ChatServer):
     def on_wave(self, person, message):
         return message["nofield"]
 
+    def on_exit(self, person, message):
+        sys.exit("for the whole program, I thought")
+
     def console_broken(self, _):
         return 1 / 0
+
+    def console_shout(self, text):
+        self.room.post({"type": "shout", "text": clean_text(text)})
 
 if __name__ == "__main__":
     main(MyServer)
@@ -99,13 +106,62 @@ def test_a_mistake_of_ones_own_ends_nobodys_chat(own_files, join):
         minou = join("Minou", server)
         minou.send({"type": "wave", "ref": "w"})
         minou.expect("error", code="bad_message", ref="w")
+        # However often: the mistakes are not Minou's.
+        for _ in range(25):
+            minou.send({"type": "exit"})
+            minou.expect("error", code="bad_message")
         minou.say("still here")
+        server.type_line("/shout")
+        server.wait_for_line("A message has 1 to")
         server.type_line("/broken")
         server.wait_for_line("ZeroDivisionError")
         server.type_line("/who")
         server.wait_for_line("Minou from")
         # On the operator's terminal, with date and time as every line there.
         server.wait_for_line(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  KeyError: 'nofield'")
+
+
+PARTS = '''
+import sys
+from ChattyCat_Server import ChatServer, Postman, Room, decode, main, say
+
+class MyRoom(Room):
+    def line_up(self, line, to=None, numbered=False):
+        super().line_up(line, to, numbered)
+        say("new: " + decode(line)["type"])
+
+class MyPostman(Postman):
+    def send(self, person, data):
+        super().send(person, data)
+        if b"stumble" in data:
+            raise KeyError("a mistake")
+
+class MyServer(ChatServer):
+    room_class, postman_class = MyRoom, MyPostman
+
+if __name__ == "__main__":
+    sys.exit(main(MyServer))
+'''
+
+
+def test_a_room_and_a_postman_of_ones_own(own_files, join):
+    """All new lines are seen; and without a postman the server says so, and ends."""
+    (own_files / "my_server.py").write_text(PARTS, encoding="utf-8")
+    process = ServerProcess()
+    process.command[1] = str(own_files / "my_server.py")
+    with process as server:
+        minou = join("Minou", server)
+        for kind in ("joined", "welcome"):
+            server.wait_for_line(f"new: {kind}$")
+        minou.send({"type": "list"})
+        server.wait_for_line("new: people$")
+        tom = join("Tom", server)
+        tom.send({"type": "bye"})
+        server.wait_for_line("new: goodbye$")
+        minou.send({"type": "chat", "text": "I stumble"})
+        server.wait_for_line("KeyError: 'a mistake'")
+        server.wait_for_line("Nothing can be sent any more.")
+        assert server.process.wait(10) == 1
 
 
 def test_a_mistake_in_a_client_of_ones_own(own_files, start_server):

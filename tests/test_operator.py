@@ -2,6 +2,7 @@
 import inspect
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -218,8 +219,37 @@ def test_the_server_goes_on_where_its_input_ends(start_server, join):
 
 
 @pytest.mark.skipif(os.name == "nt", reason=NO_PTY)
+def test_the_end_of_what_is_typed_is_said_on_a_terminal(join):
+    with ServerOnTerminal(console=True) as server:
+        os.write(server.terminal, b"\x04")                  # Ctrl+D
+        server.wait_for_line("the end of your commands")
+        join("Minou", server).say("Hello")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_a_hangup_is_an_end_in_good_order(start_server, join, tmp_path):
+    """What a shell sends to its programs when somebody closes its window."""
+    server = start_server("--history", tmp_path / "history")
+    minou = join("Minou", server)
+    minou.say("Hello")
+    server.process.send_signal(signal.SIGHUP)
+    minou.expect("goodbye", reason="shutdown")
+    assert server.process.wait(10) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_who_was_started_by_nohup_outlives_the_terminal(join):
+    server = ServerProcess()
+    server.command.insert(0, "nohup")
+    with server:
+        server.process.send_signal(signal.SIGHUP)
+        join("Minou", server).say("Hello")  # the signal would have ended it by now
+
+
+@pytest.mark.skipif(os.name == "nt", reason=NO_PTY)
 def test_the_server_goes_on_where_its_terminal_was_closed(join):
-    """It prints who comes and goes, and now there is nowhere to print it."""
+    """It prints who comes and goes, and now there is nowhere to print it. (Nobody sends
+    a SIGHUP: it is not this session's terminal.)"""
     with ServerOnTerminal(console=True) as server:
         minou = join("Minou", server)
         with open(os.devnull, "r+b") as nowhere:

@@ -69,7 +69,7 @@ def test_a_ban_after_a_kick_knows_the_address_and_can_be_taken_back(server, join
     thomas = join(to=server)
     thomas.hello("Thomas")
     assert "somebody at your address" in thomas.expect("goodbye")["text"]
-    order(server, "/unban Luna", "Banned: tom$")
+    order(server, "/unban Luna", "“Luna” is not banned. Banned: tom$")
     order(server, "/unban TOM", "may come in again")
     order(server, "/unban", "Banned: nobody")
     join("Tom", server).say("I am good now")
@@ -148,8 +148,8 @@ def test_mute_holds_on_a_new_connection(server, join):
 
 
 @pytest.mark.parametrize("line, answer", [
-    ("/ban", "Say whom"), ("/mute", "/mute NAME"), ("/unban", "Banned: nobody"),
-    ("/mute Nobody", "Nobody called"),
+    ("/ban", "Say whom"), ("/mute", "Say whom: /mute NAME"),
+    ("/unban", "Banned: nobody"), ("/mute Nobody", "Nobody called"),
     ("/mute Tom soon", "whole number"), ("/mute Tom -1", "whole number"),
     ("/mute Tom 1e9", "whole number")])
 def test_what_is_wrong_is_a_sentence(server, join, line, answer):
