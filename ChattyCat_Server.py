@@ -621,7 +621,7 @@ class Connection:
     Two threads use it, each its own half: the person's reading thread calls receive()
     and keep_pace(), the postman calls send() and those below it. So no lock is needed
     here: what both look at are flags that change once, and whoever sees that a moment
-    late does no harm.
+    late does no harm (and `wishes`, see on_cancel).
     """
     # These belong to the class: an object has its own only where it is set. So most
     # have fewer than 30 attributes; with 30 and more, each needs a dict in addition,
@@ -1082,9 +1082,10 @@ class Room:
         """Put a line in what is pending; under the lock. `numbered`: it has an id.
 
         All new lines go through here, so that a subclass can send them somewhere else
-        as well (lesson 24); what is read again from the history or a file does not.
-        Nobody's socket is touched, so that the lock is held for millionths of a second,
-        however slow anybody reads.
+        as well (lesson 24), if it calls this once for each. What is read again from the
+        history or a file does not, nor what those hear who are turned away. Nobody's
+        socket is touched, so that the lock is held for millionths of a second, however
+        slow anybody reads.
         """
         batch = self.pending()
         place = len(batch.public)
@@ -1268,21 +1269,21 @@ class Room:
                 session.remember(ref, number)
 
     def list_people(self, message: dict, person):
-        """Post a message to `person` with the fields `people`: at most 500 of those who
-        are here, they themselves first, and `count`."""
+        """Post a message to `person` with the fields `people` (at most 500 of those who
+        are here, they themselves first) and `count`."""
         with self.lock:
             # Without the lock somebody may enter meanwhile, and the loop ends with
             # "dictionary changed size during iteration" (lesson 07 makes it happen).
             others = [other.entry for other in self.people.values()
                       if other is not person]
-            # The one long list here, so each person's entry is encoded once, when they
-            # come: 1,000 people are in 1.3 times as fast. And json would make the list
-            # piece by piece, and malloc() keep these pieces for the thread which freed
-            # them: a room of 200 where people came and left grew by 9 % (Python 3.13),
-            # and with this by 2.4 (measured).
+            # This is the one long list, so each person's entry is encoded once, when
+            # they come: 1,000 people come in 1.3 times as fast. And json would make the
+            # list piece by piece, and malloc() keep these pieces for the thread which
+            # freed them: a room of 200 where people came and left grew by 9 % (Python
+            # 3.13), and with this by 2.4 (measured).
             people = b",".join([person.entry, *others][:PEOPLE_LISTED])
             self.line_up(b'%s,"people":[%s],"count":%d}\n' % (
-                encode(message)[:-2], people, len(others) + 1), [person])
+                encode(message)[:-2], people, len(self.people)), [person])
 # endregion
 
 
@@ -2152,14 +2153,17 @@ class Handshakes(TLS):
     """The filter of a server: of all its connections one shakes hands at a time.
 
     That takes a processor for 1 ms. With 200 at once those who talked waited up to
-    38 ms longer (p99, median of a series), and so 1.5 ms; all 200 are done as soon.
+    38 ms longer (p99, median of a series), and so 1.5 ms; all 200 are done as soon. And
+    it may be another processor than theirs (see stay_on_one_processor), for which they
+    would wait 50 to 80 ms longer.
     """
     turn = threading.Lock()             # of the class, and so of all of them
+    processors = None                   # on which they may run; None: wherever we are
 
     def decrypt(self, data) -> bytes:
         if self.ready:
             return super().decrypt(data)
-        with self.turn:
+        with self.turn, on_processors(self.processors):
             return super().decrypt(data)
 
 
@@ -2831,7 +2835,7 @@ class Postman:
             self.look_after(person)
 
     def fail(self, problem):
-        """The history cannot be used any more: say it, and bring all to an end."""
+        """It cannot go on: say why, and bring all to an end."""
         self.broken = True
         say(str(problem))
         self.give_up()
@@ -2981,7 +2985,7 @@ class Readers(FileHandlers):
         except WireError as problem:
             # An endless line, or no TLS: where the next line begins nobody can tell.
             # What still comes is thrown away until the postman ends it.
-            self.refuse(person, problem, {})    # (this parts who sent an endless line)
+            self.refuse(person, problem, {})    # (a goodbye already for endless lines)
             self.part(person, "too_many_errors", problem.text)
             while person.receive():
                 pass
@@ -3049,6 +3053,7 @@ class Readers(FileHandlers):
 
 def stay_on_one_processor():
     """Keep this thread, and those that it starts, on one processor; on Linux alone.
+    Return the set of those (their numbers) on which it could run before, or None.
 
     Python's threads run one at a time (they hand on one lock, the GIL), so a second
     processor helps them only while one of them compresses, encrypts or waits for a
@@ -3056,20 +3061,37 @@ def stay_on_one_processor():
     itself and to fetch what the thread needs into its own cache: that takes longer than
     most of our threads then run. On one processor 10 people who all talk get 1.5 times
     the deliveries a second, 100 get 1.7 times, and 1,000 are in after a third of the
-    time; TLS is as fast (measured). The printer, the console and the windows of
-    --clients are there before, and stay free.
+    time; with TLS 1.1 to 1.6 times the deliveries (measured). The printer, the console
+    and the windows of --clients are there before, and stay free.
     """
     free_threads = not getattr(sys, "_is_gil_enabled", lambda: True)()
     if not hasattr(os, "SCHED_BATCH") or free_threads:
-        return
+        return None
+    processors = os.sched_getaffinity(0)
     with contextlib.suppress(OSError):      # some containers forbid it
-        # By chance, or two servers on one computer would always have the same one.
-        os.sched_setaffinity(0, {secrets.choice(sorted(os.sched_getaffinity(0)))})
+        # Chosen by chance, or two servers on one computer would always share theirs.
+        os.sched_setaffinity(0, {secrets.choice(sorted(processors))})
         # A thread that is woken now interrupts the one that runs: the reader who rings
         # for the postman, and has 15 more lines to obey. SCHED_BATCH asks the system
         # not to do that (man 7 sched): 1.1 to 1.2 times the deliveries (measured). Its
         # price: where others keep this processor busy, we may wait for them longer.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        return processors
+    return None
+
+
+@contextlib.contextmanager
+def on_processors(processors):
+    """In this `with` the thread may run on any of these processors; None: as before."""
+    if processors is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 # endregion
 
 
@@ -3083,9 +3105,8 @@ def stay_on_one_processor():
 #     printer           the operator's screen (region 1)
 #
 # Between them stand one lock (the room's), one bell (the postman's) and one queue (the
-# printer's); a few smaller locks keep people who do the same thing apart, and stand
-# where they do it. A thread that waits for the network never holds the room's. All but
-# the first are daemons: they end with it, wherever they are.
+# printer's); smaller locks are explained where they stand. A thread that waits for the
+# network never holds the room's. All but the first are daemons: they end with it.
 class ChatServer(Readers):
     """Accepts connections, starts a reading thread for each, and ends in good order.
 
@@ -3128,7 +3149,7 @@ class ChatServer(Readers):
 
     def serve(self):
         """Accept people until stop() is called; then say goodbye to everybody."""
-        stay_on_one_processor()
+        Handshakes.processors = stay_on_one_processor()
         # daemon=True: such a thread does not keep the program alive. Readers stand in
         # recv() most of the time; waiting for them could last for ever.
         postman = threading.Thread(target=self.run_postman, name="postman", daemon=True)
@@ -3136,29 +3157,32 @@ class ChatServer(Readers):
         # accept() looks up 20 times a second: Ctrl+C cannot wake it (on Windows not at
         # all, elsewhere Python goes on waiting when our handler has run).
         self.listener.settimeout(0.05)
-        while not self.stopping:
-            self.accept()
-            if len(self.strangers) > STRANGERS:
-                time.sleep(0.001)       # many at once must not hold up those who talk
-            now = time.monotonic()
-            self.part_with_strangers(now)
-            if now - self.samples[-1][0] >= 1:
-                self.samples.append(self.sample())
-                self.files.drop_old()
-        self.say_goodbye()
-        # In this order: the last batch says whose names are kept for the next server;
-        # and a history that is closed in good order needs no repair when it is opened.
-        self.postman.stop()
-        postman.join(1)
-        self.room.history.close()
-        self.files.close()
+        try:
+            while not self.stopping:
+                self.accept()
+                if len(self.strangers) > STRANGERS:
+                    time.sleep(0.001)   # many at once must not hold up those who talk
+                now = time.monotonic()
+                self.part_with_strangers(now)
+                if now - self.samples[-1][0] >= 1:
+                    self.samples.append(self.sample())
+                    self.files.drop_old()
+            if postman.is_alive():      # else there is nobody to tell it
+                self.say_goodbye()
+        finally:
+            # In this order: the last batch says whose names are kept for the next
+            # server; and a history that is closed in good order needs no repair.
+            self.postman.stop()
+            postman.join(1)
+            self.room.history.close()
+            self.files.close()
 
     def run_postman(self):
         """The postman's thread. When it stumbles, that is the end of the server: nobody
         would get anything any more, and nobody would know why."""
         try:
             self.postman.run()
-        except Exception:
+        except (Exception, SystemExit):
             self.postman.fail(traceback.format_exc() + "Nothing can be sent any more.")
 
     def stop(self):
@@ -3348,7 +3372,8 @@ class Console:
             for line in iter(sys.stdin.readline, ""):
                 if line.strip():
                     say(self.obey(line.strip()))
-            if sys.stdin.isatty():      # Ctrl+D, on Windows Ctrl+Z and Enter
+            # After Ctrl+D. (On Windows Ctrl+C, too, looks like the end of a file.)
+            if os.name != "nt" and sys.stdin.isatty():
                 say("That was the end of your commands. Ctrl+C stops the server.")
         except (OSError, ValueError):
             pass            # no terminal (any more): the server goes on without
@@ -3664,8 +3689,8 @@ def end_in_good_order(server):
 def main(server_class=ChatServer):
     """Run a server until it is stopped; return the exit status.
 
-    0: it ended in good order; 1: the history could not be written any more; 2: it could
-    not start.
+    0: it ended in good order; 1: nothing could be written to the history, or sent, any
+    more; 2: it could not start.
     """
     options = read_options()
     make_printable()
@@ -3700,12 +3725,14 @@ def main(server_class=ChatServer):
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
     clients = open_clients(options.clients, host, server.port, server.fingerprint,
                            options.password)
-    server.serve()                      # returns when somebody has stopped it
-    # Windows without their server would only try to reconnect, for ever.
-    for client in clients:
-        client.terminate()
-    TERMINAL.put(None)
-    printer.join(1)                     # the last lines; not for ever, see say()
+    try:
+        server.serve()                  # returns when somebody has stopped it
+    finally:
+        # Windows without their server would only try to reconnect, for ever.
+        for client in clients:
+            client.terminate()
+        TERMINAL.put(None)
+        printer.join(1)                 # the last lines; not for ever, see say()
     return 1 if server.postman.broken else 0
 
 

@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from people import COMINGS, Person, ServerProcess
+from people import COMINGS, Person, ServerProcess, keep_apart
 
 NUMBERS = itertools.count(1)
 LONG = pytest.mark.long
@@ -248,6 +248,7 @@ class Unmoved:
         assert min(more) <= 1, "the limit is 1 (see times_the_limit)"
 
     def compare(self, four, guest):
+        keep_apart(four.server, self.others.server)
         self.others.begin()
         try:
             with_guest = four.phase(guest)

@@ -134,7 +134,7 @@ class MyPostman(Postman):
     def send(self, person, data):
         super().send(person, data)
         if b"stumble" in data:
-            raise KeyError("a mistake")
+            MISTAKE
 
 class MyServer(ChatServer):
     room_class, postman_class = MyRoom, MyPostman
@@ -144,9 +144,11 @@ if __name__ == "__main__":
 '''
 
 
-def test_a_room_and_a_postman_of_ones_own(own_files, join):
+@pytest.mark.parametrize("mistake", ["raise KeyError('a mistake')", "sys.exit(3)"])
+def test_a_room_and_a_postman_of_ones_own(own_files, join, mistake):
     """All new lines are seen; and without a postman the server says so, and ends."""
-    (own_files / "my_server.py").write_text(PARTS, encoding="utf-8")
+    (own_files / "my_server.py").write_text(
+        PARTS.replace("MISTAKE", mistake), encoding="utf-8")
     process = ServerProcess()
     process.command[1] = str(own_files / "my_server.py")
     with process as server:
@@ -159,9 +161,48 @@ def test_a_room_and_a_postman_of_ones_own(own_files, join):
         tom.send({"type": "bye"})
         server.wait_for_line("new: goodbye$")
         minou.send({"type": "chat", "text": "I stumble"})
-        server.wait_for_line("KeyError: 'a mistake'")
+        server.wait_for_line("KeyError: 'a mistake'|SystemExit: 3")
         server.wait_for_line("Nothing can be sent any more.")
         assert server.process.wait(10) == 1
+
+
+AT_THE_END = '''
+import sys
+from ChattyCat_Server import ChatServer, Room, main
+
+class MyRoom(Room):
+    def line_up(self, line, to=None, numbered=False):
+        super().line_up(line, to, numbered)
+        if b"goodbye" in line:
+            raise IndexError("at the end")
+
+class MyServer(ChatServer):
+    room_class = MyRoom
+
+if __name__ == "__main__":
+    sys.exit(main(MyServer))
+'''
+
+
+def test_a_mistake_of_ones_own_at_the_end_leaves_no_folder(
+        own_files, join, monkeypatch):
+    """The main thread makes the last goodbyes, and it is what removes the files."""
+    (own_files / "my_server.py").write_text(AT_THE_END, encoding="utf-8")
+    folder = own_files / "temporary"
+    folder.mkdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(folder))
+    process = ServerProcess(quiet_stderr=False)
+    process.command[1] = str(own_files / "my_server.py")
+    with process as server:
+        minou = join("Minou", server)
+        minou.send({"type": "upload", "ref": "f", "name": "f", "size": 9,
+                    "sha256": "0" * 64})
+        minou.expect("upload_ready")
+        assert list(folder.glob("chattycat-files-*"))
+        server.process.terminate()
+        assert server.process.wait(10) == 1
+        assert not list(folder.glob("chattycat-files-*"))
 
 
 def test_a_mistake_in_a_client_of_ones_own(own_files, start_server):

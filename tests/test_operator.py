@@ -229,7 +229,9 @@ def test_the_end_of_what_is_typed_is_said_on_a_terminal(join):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
 def test_a_hangup_is_an_end_in_good_order(start_server, join, tmp_path):
     """What a shell sends to its programs when somebody closes its window."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)   # `nohup python3 -m tests`
     server = start_server("--history", tmp_path / "history")
+    signal.signal(signal.SIGHUP, before)
     minou = join("Minou", server)
     minou.say("Hello")
     server.process.send_signal(signal.SIGHUP)

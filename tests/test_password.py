@@ -22,7 +22,7 @@ import unicodedata
 import pytest
 
 import ChattyCat_Server
-from people import LISTENING, SERVER, Person, ServerProcess
+from people import LISTENING, SERVER, Person, ServerProcess, keep_apart
 from test_bad_guests import TRIES, resources, times_the_limit
 from test_plain_lines import ON_A_TERMINAL, STAMP, come_in, plain   # noqa: F401
 from test_server_process import first_to_speak
@@ -510,6 +510,7 @@ def test_a_hundred_at_once_from_a_slowed_address(guard, server, join):
     stern, slowed = guard(changed=STERN), new_address()
     insider, elsewhere = Person(stern), join("Elsewhere")
     enter(insider, "Insider")
+    keep_apart(stern, server)
     threads = resources(stern)[0]
     with Person(stern, from_ip=slowed) as person:
         use_up(person, 1)

@@ -16,7 +16,7 @@ from contextlib import closing
 import pytest
 
 import crowd
-from people import COMINGS, Person, ServerProcess, tls_context
+from people import COMINGS, Person, ServerProcess, keep_apart, tls_context
 from test_bad_guests import may_open, times_the_limit
 
 GUESTS = 200
@@ -137,6 +137,7 @@ def two_rooms(server, other, shake):
 def servers(certificate):
     options = ["--rate", "0", "--recent", "0", "--tls", "--cert", certificate]
     with ServerProcess(*options) as server, ServerProcess(*options) as other:
+        keep_apart(server, other)
         yield server, other
 
 
