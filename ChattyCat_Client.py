@@ -6250,8 +6250,8 @@ class Printed:
             # we went offline comes by status_changed() as well, and what somebody did
             # stands in the room already when it comes to a private conversation.
             room = self.chat.everyone
-            again = (conversation is not room and room.lines
-                     and room.lines[-1].text == line.text)
+            again = (line.kind == "system" and conversation is not room
+                     and room.lines and room.lines[-1].text == line.text)
             if not again and line.text != self.chat.status["text"]:
                 self.print(f"* {line.text}", line.time)
         elif line.state not in ("waiting", "kept"):

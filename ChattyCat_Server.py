@@ -832,7 +832,7 @@ def digest(secret: str) -> bytes:
 
 def new_session(name: str):
     """Return (a new Session, its secret)."""
-    number = secrets.randbits(56)       # never given twice, so nobody inherits a line
+    number = secrets.randbits(56)       # never the same, so that nobody inherits a line
     # Made by `secrets` and not by `random`, whose numbers can be foretold.
     secret = f"{number}.{secrets.token_urlsafe(32)}"
     return Session(number, digest(secret), name,
@@ -1988,10 +1988,10 @@ class Files:
 
 
 # region 11. The door  (lesson 19)
-# TLS hides what travels, and a certificate proves to whom one talks: it has a public
-# key in it, and only who has the private one can finish the handshake. Whose it is
-# nobody can see from that. So it has a fingerprint: the operator reads it to the
-# others, or they keep it from the first time on (as ssh does).
+# TLS hides what travels, and a certificate proves that one talks to who has its key:
+# a public one is in it, and only who has the private one to it can finish the
+# handshake. Who that is nobody can see from it. So it has a fingerprint: the operator
+# reads it to the others, or they keep it from the first time on (as ssh does).
 WRONG_PASSWORDS = 3         # end a connection, and slow its address from then on…
 SLOWED_SECONDS = 60         # …by 1, 2, 4 … seconds, and at most by this
 
@@ -2152,10 +2152,10 @@ def read_password(wanted: bool) -> str:
 class Handshakes(TLS):
     """The filter of a server: of all its connections one shakes hands at a time.
 
-    That takes a processor for 1 ms. With 200 at once those who talked waited up to
-    38 ms longer (p99, median of a series), and so 1.5 ms; all 200 are done as soon. And
-    it may be another processor than theirs (see stay_on_one_processor), for which they
-    would wait 50 to 80 ms longer.
+    That takes a processor for 1 ms. While 200 shook hands at once, those who talked
+    waited up to 38 ms longer (p99), and one by one 1.5 ms; it takes no longer for all.
+    It need not be the processor of those who talk (see stay_on_one_processor): there,
+    one by one too, they waited 50 to 80 ms longer.
     """
     turn = threading.Lock()             # of the class, and so of all of them
     processors = None                   # on which they may run; None: wherever we are
@@ -2172,8 +2172,8 @@ class Door:
 
     A program can try thousands of words a second, and people choose passwords out of a
     few thousand. So from the third wrong one on an address waits 1, 2, 4 … 60 s. Many
-    connections at once do not help: more than STRANGERS that have not come in yet are
-    thrown out, so 64 a minute are what can be tried.
+    connections at once do not help: of those that have not come in, only the newest
+    STRANGERS may stay, and each waits that minute: so 64 words a minute can be tried.
 
     Used under the room's lock, but for until().
     """
@@ -2193,8 +2193,8 @@ class Door:
                             "can tell you.")
         network = network_of(person.ip)
         # compare_digest() takes as long wherever the first difference is; with == the
-        # time would tell how much of it was right. It shows how long two texts are, so
-        # hashes are compared, which all have 32 bytes.
+        # time would tell how much of it was right. But its time, too, tells how long
+        # they are; so hashes are compared, which all have 32 bytes.
         if hmac.compare_digest(digest(password), self.digest):
             self.wrong.pop(network, None)
             return
@@ -2217,8 +2217,8 @@ class Door:
         try is looked at. An answer that comes late only slows who waits for it, and
         who guesses would try the next one on another connection meanwhile.
         """
-        # Only where there is a need: functions call functions in the module ipaddress,
-        # and for these calls each thread keeps 4 KiB more of memory (measured).
+        # Only where there is a need: the calls in the module ipaddress are nested deep,
+        # and each thread keeps 4 KiB more of memory for its stack (measured).
         return self.wrong.get(network_of(person.ip), (0, 0))[1] if self.wrong else 0
 
 
@@ -2226,8 +2226,8 @@ def network_of(ip: str) -> str:
     """Return what counts as one address, for the door and for bans.
 
     Of IPv6 everybody gets 2^64 addresses at once (RFC 6177), and could come from
-    another one each time. In one cable or Wi-Fi ("link-local") they are all alike in
-    that half, so there each one counts.
+    another one each time, alike in the first half alone. On one cable or Wi-Fi
+    ("link-local") all have the same first half, so there each one counts.
     """
     address = ipaddress.ip_address(ip.partition("%")[0])
     if address.version == 4 or address.is_link_local:
@@ -2314,15 +2314,16 @@ class MessageHandlers:
             if person.leaving:          # nothing comes after a goodbye
                 return
             self.room.post(answer, [person])
-        if ours:
-            return
-        if problem.code in ("bad_message", "unknown_type", "bad_text", "hello_first"):
+        if not ours and problem.code in (
+                "bad_message", "unknown_type", "bad_text", "hello_first"):
             person.errors += 1
             if person.errors == COUNTED_ERRORS:
                 self.part(person, "too_many_errors", "Too many lines that nobody "
                           "understands; look at the errors above.")
         elif (problem.code in ("server_full", "line_too_long")
               or person.wrong_passwords == WRONG_PASSWORDS):
+            if problem.code == "server_full":
+                self.say_seldom("Newcomers are turned away", "(see --max-clients)")
             self.part(person, problem.code, problem.text)
 
     def part(self, person, reason: str, text: str):
@@ -2358,6 +2359,7 @@ class MessageHandlers:
         session = self.room.sessions.of_secret(secret) if secret else None
         why = self.why_banned(person, message, session)
         if why:
+            self.say_seldom("Somebody who is banned wants to come in", f"({person.ip})")
             return self.part(person, "banned", why)
         # The rest of a welcome is known to the room, under its lock.
         welcome = {
@@ -2953,8 +2955,8 @@ class Readers(FileHandlers):
 
     One thread a person reads well from top to bottom: wait for a line, obey it, wait
     for the next. It may wait, for the network, for a person's pace or at the door: it
-    keeps nobody waiting but the one whose thread it is. It never sends; what is to
-    leave it hands to the room, or, if it is TLS's own, to the postman.
+    keeps nobody waiting but the one whose thread it is. It never sends: it hands what
+    is to be sent to the room, or, if it is TLS's own, to the postman.
     """
 
     # To decode 64 KiB takes 3 ms, in which nobody else is obeyed. 60 strangers
@@ -2985,7 +2987,7 @@ class Readers(FileHandlers):
         except WireError as problem:
             # An endless line, or no TLS: where the next line begins nobody can tell.
             # What still comes is thrown away until the postman ends it.
-            self.refuse(person, problem, {})    # (a goodbye already for endless lines)
+            self.refuse(person, problem, {})    # For a long line that was a goodbye…
             self.part(person, "too_many_errors", problem.text)
             while person.receive():
                 pass
@@ -3016,9 +3018,9 @@ class Readers(FileHandlers):
         try:
             return person.tls.read(person.receive, lambda: self.postman.flush(person))
         except ssl.SSLError as problem:
-            # Neither plain text from the start, nor TLS that we know: both end here.
-            # And never plain text to who has begun with TLS: somebody in between could
-            # make us do it, by a few bytes, and read the rest.
+            # Broken TLS ends here; who speaks none at all is told so below. But never
+            # plain text to who has begun with TLS: somebody in between could make us do
+            # it, by a few bytes, and read the rest.
             if person.tls.ready or problem.reason not in NOT_TLS:
                 who = person.name or person.address
                 self.say_seldom("TLS has failed", f"with {who} ({problem.reason})")
@@ -3062,8 +3064,9 @@ def stay_on_one_processor():
     most of our threads then run. On one processor 10 people who all talk get 1.5 times
     the deliveries a second, 100 get 1.7 times, and 1,000 are in after a third of the
     time; with TLS 1.1 to 1.6 times the deliveries (measured). The printer, the console
-    and the windows of --clients are there before, and stay free.
+    and the windows of --clients are started earlier, and stay free.
     """
+    # From Python 3.13 on there is one without a GIL, too.
     free_threads = not getattr(sys, "_is_gil_enabled", lambda: True)()
     if not hasattr(os, "SCHED_BATCH") or free_threads:
         return None
@@ -3120,10 +3123,10 @@ class ChatServer(Readers):
         Raises OSError when the address cannot be had, HistoryError for the history,
         FilesError for --files, CertificateError for --tls.
         """
-        # The socket first. When the same command is typed twice, both fail, and "the
-        # port is in use" says better what has happened than "the file is in use".
         super().__init__()
         self.options = options
+        # Before the history: who types the same command twice has neither, and "the
+        # port is in use" says better what has happened than "the file is in use".
         self.listener = listen(options.host, options.port)
         self.door = Door(options.password)
         self.tls, self.fingerprint = None, ""
@@ -3154,7 +3157,7 @@ class ChatServer(Readers):
         # recv() most of the time; waiting for them could last for ever.
         postman = threading.Thread(target=self.run_postman, name="postman", daemon=True)
         postman.start()
-        # accept() looks up 20 times a second: Ctrl+C cannot wake it (on Windows not at
+        # accept() wakes up 20 times a second: Ctrl+C cannot wake it (on Windows not at
         # all, elsewhere Python goes on waiting when our handler has run).
         self.listener.settimeout(0.05)
         try:
@@ -3216,7 +3219,7 @@ class ChatServer(Readers):
 
         accept() itself needs a descriptor. Without one they would stay in the backlog,
         connected and never answered, and this loop would spin at full speed. So one is
-        kept to spare: an unused socket at first, then that of the last one who was
+        kept in reserve: an unused socket at first, then that of the last one who was
         turned away. It stays open that long for its owner to read the sentence.
         """
         text = "This server has no room left. Try again later."
@@ -3282,9 +3285,9 @@ class ChatServer(Readers):
 
     def say_goodbye(self):
         """Tell everybody, and wait a moment until they have read it."""
-        # How often a thread that waits for the GIL asks for it. When 5,000 hang up just
-        # now, every 5 ms keeps the processor busy for up to 10 s, and this way for up
-        # to 5 (measured).
+        # A thread that waits for the GIL asks for it every 5 ms. With 5,000 who hang up
+        # just now that kept the processor busy for up to 10 s; where they ask every
+        # 100 ms, for up to 5 (measured).
         sys.setswitchinterval(0.1)
         self.listener.close()
         say("Shutting down; everybody gets a goodbye.")
@@ -3320,7 +3323,7 @@ def listen(host: str, port: int) -> socket.socket:
         # What people send waits in the kernel until we read it, and by itself Linux
         # lets that grow to megabytes. Who floods and hangs up would go on talking for
         # as long as --rate takes for all of it. But it must be more than one packet:
-        # with 32 KiB, half of what is one on loopback, a full one was at times not
+        # with 32 KiB, half of a packet on loopback, a full buffer was at times not
         # reported as empty again, and its sender stood still for over 10 s (measured).
         # Connections have the size from their listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
@@ -3408,9 +3411,11 @@ class Console:
 
     def console_who(self, _):
         """/who: who is here, and from where"""
-        people = list(self.room.people.values())
-        return "\n".join([f"{len(people)} here"] + [
-            f"  {person.name} from {person.address}" for person in people])
+        muted, now = self.server.muted, time.monotonic()
+        lines = [f"  {person.name} from {person.address}" + (
+            ", muted" if muted.get(name_key(person.name), 0) > now else "")
+            for person in list(self.room.people.values())]
+        return "\n".join([f"{len(lines)} here", *lines])
 
     def console_say(self, text):
         """/say TEXT: say something to everybody"""
@@ -3440,6 +3445,7 @@ class Console:
             return "Say whom: /ban NAME"
         session, key = self.room.find(name), name_key(name)
         person = session and session.person
+        name = person.name if person else name
         # Also of somebody who has been kicked before, or has run away from this.
         ip = person.ip if person else self.server.came_from.get(key)
         self.server.banned[key] = ip and network_of(ip)
@@ -3452,10 +3458,13 @@ class Console:
     def console_unban(self, name):
         """/unban [NAME]: let somebody in again; without NAME: who is banned?"""
         if name_key(name) not in self.server.banned:
-            return ((f"“{name}” is not banned. " if name else "")
-                    + "Banned: " + (", ".join(self.server.banned) or "nobody"))
-        del self.server.banned[name_key(name)]
-        return f"“{name}” may come in again."
+            return (f"“{name}” is not banned. " if name else "") + "Banned: " + (
+                ", ".join(f"{key} ({ip})" if ip else key
+                          for key, ip in self.server.banned.items()) or "nobody")
+        ip = self.server.banned.pop(name_key(name))
+        return f"“{name}” may come in again." + (
+            f" But nobody new from {ip}: somebody else is banned from there, too."
+            if ip and ip in self.server.banned.values() else "")
 
     def console_mute(self, words):
         """/mute NAME [SECONDS]: they can read, not write; 0 SECONDS ends it

@@ -544,7 +544,7 @@ class Crowd(Sockets):
             goal = min(self.due, end) if self.talking else FAR
             self.go_on(f"{self.stream.order.messages:,} of {self.said:,} messages have "
                        "arrived", max(0, min(0.2, (goal - now) / 1e9)))
-        return (self.latest - begin) / 1e9
+        return (max(self.latest, end) - begin) / 1e9
 
     def say_what_is_due(self, now):
         """Keep --rate: say what should have been said until now.
@@ -600,13 +600,15 @@ def measure_running(server, options, tell):
                       "a smaller --size")
     empty = usage(server.pid)
     with Crowd(server.address, dialect, options, tell, server.tls) as crowd:
-        joining = crowd.join()
-        full, busy = usage(server.pid), time.process_time()
-        seconds = crowd.talk(options.seconds)
-        busy, after = time.process_time() - busy, usage(server.pid)
-        crowd.listen_on()
-        if server.process is None:
-            crowd.leave()
+        try:
+            joining = crowd.join()
+            full, busy = usage(server.pid), time.process_time()
+            seconds = crowd.talk(options.seconds)
+            busy, after = time.process_time() - busy, usage(server.pid)
+            crowd.listen_on()
+        finally:
+            if server.process is None:
+                crowd.leave()
     return figures(options, crowd, joining, seconds, busy / seconds,
                    (empty, full, after))
 
@@ -670,7 +672,8 @@ def read_options(words=None):
 def add_servers(add):
     """The options that say which server it is, and which others."""
     add("--port", type=number(1, 65535),
-        help="where a server runs already on this computer (default: it is started)")
+        help="where a server runs already on this computer (default: it is started); "
+        "without --rate 0 it is its pace that is measured")
     add("--pid", type=number(1, 2**31), metavar="PID",
         help="its process, to show memory and CPU of that one too")
     add("--irc", action="store_true", help="it speaks IRC (a server that is started "

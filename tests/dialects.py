@@ -38,7 +38,8 @@ class ChattyCat:
         if message.get("type") == "welcome":
             person.present = whole_number(message, "count")
         elif message.get("type") in ("error", "goodbye"):
-            raise NoStart(f"{person.name} was not let in: {message.get('text')}")
+            why = str(message.get("text")).rstrip(".")
+            raise NoStart(f"{person.name} was not let in: {why}")
         return b""
 
     def say(self, text):

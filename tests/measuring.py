@@ -126,12 +126,14 @@ class Server:
     def start(self):
         # A file, not a pipe: nobody has to empty it while we measure.
         self.output = Path(self.folder.name, "output")
+        env = {**os.environ, "CHATTYCAT_HOME": self.folder.name}
+        env.pop("CHATTYCAT_PASSWORD", None)     # the crowd does not say any
         try:
             with self.output.open("wb") as output:
                 self.process = subprocess.Popen(
                     self.command, stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, start_new_session=True,
-                    env={**os.environ, "CHATTYCAT_HOME": self.folder.name})
+                    env=env)
         except OSError as problem:
             raise NoStart(f"cannot run {self.command[0]} ({problem.strerror})"
                           ) from None

@@ -541,7 +541,9 @@ def test_what_cannot_begin_is_told(words, why):
 def test_who_is_not_let_in(start_server):
     server = start_server("--max-clients", "3")
     done = run(5, "--port", server.port)
-    assert re.fullmatch(r"crowd.py: Cat\d was not let in: .*\.", sentence(done))
+    assert re.fullmatch(r"crowd.py: Cat\d was not let in: .*[^.]\.", sentence(done))
+    server.wait_for_line("turned away [(]see --max-clients[)]")
+    assert run(3, "--port", server.port, "--seconds", "0.1").returncode == 0
     assert (done.stdout, done.returncode) == ("", 2)
 
 

@@ -37,7 +37,7 @@ def thrown_out(person, reason):
 def test_ban_by_name_and_by_address(server, join):
     minou, tom = join("Minou", server), join("Tom", server)
     minou.expect("joined", name="Tom")
-    order(server, "/ban TOM", "“TOM” is banned.*everybody new from 127.0.0.1")
+    order(server, "/ban TOM", "“Tom” is banned.*everybody new from 127.0.0.1")
     thrown_out(tom, "banned")
     minou.expect("left", name="Tom", reason="kicked")
     for name in ("Tom", "tom", "Thomas"):       # all of them come from one address
@@ -69,11 +69,24 @@ def test_a_ban_after_a_kick_knows_the_address_and_can_be_taken_back(server, join
     thomas = join(to=server)
     thomas.hello("Thomas")
     assert "somebody at your address" in thomas.expect("goodbye")["text"]
-    order(server, "/unban Luna", "“Luna” is not banned. Banned: tom$")
-    order(server, "/unban TOM", "may come in again")
+    server.wait_for_line(r"is banned wants to come in \(127.0.0.1\); said at most")
+    order(server, "/unban Luna", r"“Luna” is not banned. Banned: tom \(127.0.0.1\)$")
+    order(server, "/ban Thomas", "has been here")
+    order(server, "/unban TOM", "“TOM” may come in again[.]$")
+    order(server, "/unban thomas", "“thomas” may come in again[.]$")
     order(server, "/unban", "Banned: nobody")
     join("Tom", server).say("I am good now")
     join("Thomas", server).say("So am I")
+
+
+def test_an_address_stays_banned_with_somebody_else(server, join):
+    tom, luna = join("Tom", server), join("Luna", server)
+    order(server, "/ban TOM", "“Tom” is banned")
+    order(server, "/ban luna", "“Luna” is banned")
+    order(server, "/unban Tom", "But nobody new from 127.0.0.1: somebody else is")
+    order(server, "/unban Luna", "may come in again[.]$")
+    join("Salem", server).say("Hello")
+    thrown_out(tom, "banned"), thrown_out(luna, "banned")
 
 
 def test_ban_somebody_who_is_not_here_yet(server, join):
@@ -99,6 +112,7 @@ def test_mute_and_again(server, join):
     receipt = tom.say("before", ref="r1")
     minou.expect("chat")
     order(server, "/mute tom", "“tom” can only read")
+    order(server, "/who", r"Tom from [0-9.:]+, muted$")
     for fields in ({}, {"to": "Minou"}, {"to": "Tom"}):
         tom.send({"type": "chat", "text": "let me", "ref": "r2", **fields})
         assert refused(tom, "muted")["ref"] == "r2"
@@ -109,6 +123,7 @@ def test_mute_and_again(server, join):
     minou.say("Tom can read this")
     tom.expect("chat", text="Tom can read this")
     order(server, "/mute Tom 0", "“Tom” can write again")
+    order(server, "/who", r"Tom from [0-9.:]+$")
     tom.say("after", ref="r2")
     minou.expect("chat", text="after")
 

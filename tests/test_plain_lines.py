@@ -245,6 +245,18 @@ def test_nothing_is_printed_twice(server, join, plain):
     assert minou.text.count("no command /nope") == 2    # but each question is answered
 
 
+def test_why_a_private_line_was_refused(start_server, join, plain):
+    """The same reason as before, in the room: it is said again."""
+    server = start_server(console=True)
+    join("Tigrou", server)
+    minou = come_in(plain, server)
+    server.type_line("/mute Minou")
+    server.wait_for_line("can only read")
+    for count, line in enumerate(("for all", "/msg Tigrou psst", "once more"), 1):
+        minou.type_line(line)
+        minou.wait_for(f"(?s)(The operator has muted you.*){{{count}}}")
+
+
 def test_what_looks_like_somebody_elses_line_is_indented(server, join, plain):
     tigrou = join("Tigrou")
     minou = come_in(plain, server)
