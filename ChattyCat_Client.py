@@ -1001,10 +1001,13 @@ class Connection:
             # first welcome at most 3 s: somebody is about to start that server.
             pause = FIRST_PAUSE * 2 ** min(self.attempt - 1, 5)
             pause = min(pause, 30 if self.was_online else 3) * random.uniform(0.9, 1.1)
+            # A “Retry now” that came while we were getting in by ourselves is not meant
+            # for this pause.
+            self.wake.clear()
             self.tell("waiting", trouble, attempt=self.attempt,
                       until=time.monotonic() + pause)
-            self.wake.wait(pause)       # close() and “Retry now” end it sooner
-            self.wake.clear()
+            if not self.closing:        # close() could have come before clear()
+                self.wake.wait(pause)   # close() and “Retry now” end it sooner
 
     def one_attempt(self):
         """Be connected once. Returns (a sentence: what ended it, whether for good)."""

@@ -255,6 +255,17 @@ def test_retry_now(client):
         server.close()
 
 
+def test_retry_now_is_for_this_countdown_and_no_later_one(server, client):
+    """Somebody presses it in the very moment in which we get in by ourselves."""
+    minou = client(server)
+    minou.chat.retry_now()
+    minou.chat.connection.sock.shutdown(socket.SHUT_RDWR)
+    minou.until_state("waiting")
+    pause_ends = minou.chat.status["until"]
+    minou.until_state("online")
+    assert time.monotonic() >= pause_ends
+
+
 @pytest.mark.parametrize("host", [
     "no.such.host.invalid", "a..b", "x" * 70, "é" * 70, "my computer", "a\0b", "\udc80",
     "256.256.256.256"], ids=lambda host: ascii(host[:20]))
