@@ -1988,8 +1988,8 @@ class Files:
 
 
 # region 11. The door  (lesson 19)
-# TLS hides what travels, and a certificate proves that one talks to who has its key:
-# a public one is in it, and only who has the private one to it can finish the
+# TLS hides what travels, and a certificate proves that one talks to the owner of its
+# key: the public half is in it, and only who has the private half can finish the
 # handshake. Who that is nobody can see from it. So it has a fingerprint: the operator
 # reads it to the others, or they keep it from the first time on (as ssh does).
 WRONG_PASSWORDS = 3         # end a connection, and slow its address from then on…
@@ -2193,8 +2193,8 @@ class Door:
                             "can tell you.")
         network = network_of(person.ip)
         # compare_digest() takes as long wherever the first difference is; with == the
-        # time would tell how much of it was right. But its time, too, tells how long
-        # they are; so hashes are compared, which all have 32 bytes.
+        # time would tell how much of it was right. But longer texts take it longer; so
+        # hashes are compared, which all have 32 bytes.
         if hmac.compare_digest(digest(password), self.digest):
             self.wrong.pop(network, None)
             return
@@ -2361,8 +2361,7 @@ class MessageHandlers:
         if why:
             self.say_seldom("Somebody who is banned wants to come in", f"({person.ip})")
             return self.part(person, "banned", why)
-        # The rest of a welcome is known to the room, under its lock.
-        welcome = {
+        welcome = {                     # the room adds what it knows, under its lock
             "type": "welcome", "session": secret, "history": self.room.history.id,
             "limits": {"line": LINE_LIMIT, "text": TEXT_LIMIT,
                        "file": self.files.limit},
@@ -2716,7 +2715,7 @@ class Postman:
     """
 
     def __init__(self, give_up=lambda: None, trace=False):
-        """`give_up()` is called when the history can be written no more."""
+        """`give_up()` is called when this thread cannot go on."""
         self.room = None                # set before the thread starts
         self.give_up, self.trace = give_up, trace
         self.broken = self.ending = False   # set by fail(), and by stop()
@@ -2986,8 +2985,9 @@ class Readers(FileHandlers):
                     del came[:allowed]
         except WireError as problem:
             # An endless line, or no TLS: where the next line begins nobody can tell.
-            # What still comes is thrown away until the postman ends it.
-            self.refuse(person, problem, {})    # For a long line that was a goodbye…
+            # What still comes is thrown away until the postman ends it. (After a line
+            # too long refuse() has parted them, and part() does nothing more.)
+            self.refuse(person, problem, {})
             self.part(person, "too_many_errors", problem.text)
             while person.receive():
                 pass
@@ -3071,16 +3071,18 @@ def stay_on_one_processor():
     if not hasattr(os, "SCHED_BATCH") or free_threads:
         return None
     processors = os.sched_getaffinity(0)
-    with contextlib.suppress(OSError):      # some containers forbid it
+    try:
         # Chosen by chance, or two servers on one computer would always share theirs.
         os.sched_setaffinity(0, {secrets.choice(sorted(processors))})
+    except OSError:                         # some containers forbid it…
+        return None
+    with contextlib.suppress(OSError):      # …or this
         # A thread that is woken now interrupts the one that runs: the reader who rings
         # for the postman, and has 15 more lines to obey. SCHED_BATCH asks the system
         # not to do that (man 7 sched): 1.1 to 1.2 times the deliveries (measured). Its
         # price: where others keep this processor busy, we may wait for them longer.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        return processors
-    return None
+    return processors
 
 
 @contextlib.contextmanager
@@ -3457,14 +3459,16 @@ class Console:
 
     def console_unban(self, name):
         """/unban [NAME]: let somebody in again; without NAME: who is banned?"""
-        if name_key(name) not in self.server.banned:
-            return (f"“{name}” is not banned. " if name else "") + "Banned: " + (
-                ", ".join(f"{key} ({ip})" if ip else key
-                          for key, ip in self.server.banned.items()) or "nobody")
-        ip = self.server.banned.pop(name_key(name))
-        return f"“{name}” may come in again." + (
-            f" But nobody new from {ip}: somebody else is banned from there, too."
-            if ip and ip in self.server.banned.values() else "")
+        banned, key = self.server.banned, name_key(name)
+        if key not in banned:
+            names = [f"{each} ({ip})" if ip else each for each, ip in banned.items()]
+            return (f"“{name}” is not banned. " if name else "") + (
+                f"Banned: {', '.join(names) or 'nobody'}")
+        ip = banned.pop(key)
+        if ip and ip in banned.values():
+            return (f"“{name}” may come in again. But nobody new from {ip}: somebody "
+                    "else is banned from there, too.")
+        return f"“{name}” may come in again."
 
     def console_mute(self, words):
         """/mute NAME [SECONDS]: they can read, not write; 0 SECONDS ends it
@@ -3685,11 +3689,12 @@ def end_in_good_order(server):
     closed (SIGHUP), stop the server, goodbyes and all."""
     # A handler that sets a flag, and not KeyboardInterrupt: that can strike between
     # any two lines, also while this thread holds the room's lock.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        kind = getattr(signal, name, None)
-        # `nohup` has SIGHUP ignored, so that the server outlives its terminal.
-        if kind and not (name == "SIGHUP" and signal.getsignal(kind) == signal.SIG_IGN):
-            signal.signal(kind, lambda *_: server.stop())
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    # `nohup` has SIGHUP ignored, so that the server outlives its terminal.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        kinds.append(signal.SIGHUP)
+    for kind in kinds:
+        signal.signal(kind, lambda *_: server.stop())
     if hasattr(signal, "SIGTTIN"):
         # Started with "&", reading the terminal would stop the whole process.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
